@@ -56,7 +56,8 @@ class Feature:
     first, ``image_policy`` returns the image policy of an engine, ``lazy_layers`` its layers that
     are mounted while they are fetched. ``presets`` has those that complete a request, by the names
     of confinement presets, and ``settings`` those that check and convert settings of the engine, by
-    the prefixes of their names.
+    the prefixes of their names. ``runtime`` has those that a process of the runtime calls, by
+    the kind of its request.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Feature:
         "presets",
         "routes",
         "run_flags",
+        "runtime",
         "settings",
         "shows_record",
         "tls_protocols",
@@ -95,6 +97,7 @@ class Feature:
         run_flags: Mapping[str, str] | None = None,
         presets: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
+        runtime: Mapping[str, str] | None = None,
         idle: Sequence[str] = (),
         hooks: Sequence[Hook] = (),
     ) -> None:
@@ -112,6 +115,7 @@ class Feature:
         self.run_flags = dict(run_flags or {})
         self.presets = dict(presets or {})
         self.settings = dict(settings or {})
+        self.runtime = dict(runtime or {})
         self.idle = tuple(idle)
         self.hooks = tuple(hooks)
 
@@ -165,6 +169,21 @@ def provider(part: str) -> Callable[..., Any] | None:
         if place := getattr(each, part):
             return each.function(place)
     return None
+
+
+def runtime(kind: str) -> Callable[..., Any]:
+    """Return the function with which a feature serves a kind of request to the runtime.
+
+    :raises RuntimeFailure: when no installed feature does.
+    """
+    for each in features():
+        if place := each.runtime.get(kind):
+            return each.function(place)
+    from jaula.errors import RuntimeFailure
+
+    raise RuntimeFailure(
+        f"no installed feature of jaula serves the request {kind}", hint="install all of jaula"
+    )
 
 
 def modules(part: str) -> list[Any]:

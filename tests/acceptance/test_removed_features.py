@@ -19,11 +19,7 @@ from harness.containers import unique
 from harness.engine import PROJECT, PrivateEngine
 from jaula import feature
 
-IMPORTED = pytest.mark.xfail(reason="the core imports checkpoint still", strict=True)
-FEATURES = [
-    pytest.param(name, marks=[IMPORTED] if name == "checkpoint" else [])
-    for name in sorted(feature.table())
-]
+FEATURES = sorted(feature.table())
 COMPOSE = """
 services:
   web:
@@ -117,7 +113,6 @@ def test_the_core_and_the_other_features_work_without_one(
     assert helped.returncode == 0, helped.stderr
 
 
-@IMPORTED
 @pytest.mark.parametrize("program", ["jaula", "docker"])
 def test_the_core_works_without_any_feature(
     without: Callable[[str], PrivateEngine], program: str
@@ -125,7 +120,6 @@ def test_the_core_works_without_any_feature(
     lifecycle(without(""), program)
 
 
-@IMPORTED
 @pytest.mark.needs("docker-compose")
 def test_compose_works_without_any_feature(
     without: Callable[[str], PrivateEngine], tmp_path: Path

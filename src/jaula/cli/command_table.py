@@ -37,7 +37,6 @@ CORE_COMMANDS = {
     "diff": "diff",
     "cp": "cp",
     "commit": "commit",
-    "clone": "clone",
     "events": "events",
     "info": "info",
     "version": "version",

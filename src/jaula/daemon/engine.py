@@ -53,7 +53,6 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
     from jaula.engine.userns.id_ranges import IdRanges
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences
-    from jaula.features.checkpoint.store import CheckpointStore
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.network.owner import LinkOwner
@@ -72,8 +71,6 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
     networks = NetworkStore(database)
     networks.load()
     volumes = VolumeStore(paths, durable=config.durable)
-    checkpoints = CheckpointStore(paths.checkpoints)
-    checkpoints.sweep({container.id for container in registry})
     warnings: tuple[str, ...] = ()
     if rootless:
         reason = state.cgroup_error(str(paths.run))
@@ -133,7 +130,6 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
             volumes=volumes,
             volume_mounts=VolumeMounts(volumes, registry, runtime.host_mounts),
             volume_references=VolumeReferences(volumes, registry),
-            checkpoints=checkpoints,
             network_manager=network,
             network_store=networks,
             dns_servers=DnsServers(network),

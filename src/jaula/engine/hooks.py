@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from jaula.errors import NotAuthorized
+from jaula.errors import InvalidRequest, NotAuthorized
 
 if TYPE_CHECKING:
     import socket
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.limits import Share
     from jaula.engine.authz.session import Session
+    from jaula.engine.containers.restore_source import RestoreSource
+    from jaula.engine.containers.service import Containers
     from jaula.engine.engine import Engine
+    from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.feature import Feature, Hook
     from jaula.images.store.names import NameRights
@@ -213,6 +216,33 @@ class Hooks:
         for call in self._registered("request_resolved", body.host_config):
             call(services, body, resolved)
 
+    async def checkpoint_opened(
+        self, containers: Containers, container: Container, name: str, directory: str
+    ) -> RestoreSource:
+        """Return the checkpoint that a start continues. It is called under the container's lock.
+
+        :raises RuntimeFailure: when the checkpoint cannot be used.
+        :raises InvalidRequest: when no feature has checkpoints.
+        """
+        for call in self._registered("checkpoint_opened", container.record):
+            source: RestoreSource = await call(containers, container, name, directory)
+            return source
+        raise InvalidRequest(
+            f"cannot start container {container.name} from a checkpoint",
+            hint="the feature checkpoint is not installed",
+        )
+
+    async def start_requested(self, containers: Containers, container: Container) -> None:
+        """Finish what a former operation has left, before the program of a container is started.
+
+        It is called under the container's lock, and not for a start from a checkpoint. ``asks``
+        gets the record.
+
+        :raises JaulaError: when the container cannot be started.
+        """
+        for call in self._registered("start_requested", container.record):
+            await call(containers, container)
+
     def mounts_added(
         self,
         services: Services,
@@ -272,7 +302,7 @@ class Hooks:
             call(services, record)
 
     def before_removal(self, services: Services, record: ContainerRecord) -> None:
-        """Wait for what still uses the files of a container that is removed now.
+        """Remove the files that a feature has of a container; wait for what still uses others.
 
         It is called in a thread, under the container's lock; the container does not run.
 
@@ -280,3 +310,34 @@ class Hooks:
         """
         for call in self._registered("before_removal", record.body.host_config):
             call(services, record)
+
+    # -- a container of a killed engine --------------------------------------------------------
+
+    async def processes_found(self, containers: Containers, container: Container) -> None:
+        """Undo a change of a container that a killed engine has begun.
+
+        It is called for each container when the shims of those that run have been asked, and before
+        the exits meanwhile are recorded. The networks are restored. It is called again for one
+        whose shim answers later. ``asks`` gets the record.
+        """
+        for call in self._registered("processes_found", container.record):
+            await call(containers, container)
+
+    async def exit_recorded(self, containers: Containers, container: Container) -> None:
+        """Go on with an operation that a killed engine has begun and that ends the container.
+
+        It is called for each container when all exits are recorded. Files without a record are
+        removed next. ``asks`` gets the record.
+        """
+        for call in self._registered("exit_recorded", container.record):
+            await call(containers, container)
+
+    async def container_restored(self, containers: Containers, container: Container) -> bool:
+        """Take over a container after the restart of an engine; return whether one does.
+
+        The restart policy is not applied to it then. ``asks`` gets the record.
+        """
+        calls = self._registered("container_restored", container.record)
+        for call in calls:
+            await call(containers, container)
+        return bool(calls)

@@ -9,7 +9,7 @@ from __future__ import annotations
 TABLE: dict[str, tuple[str, ...]] = {
     "audit": ("audit",),
     "build": ("build", "builder"),
-    "checkpoint": ("checkpoint", "rollback", "snapshot"),
+    "checkpoint": ("checkpoint", "clone", "rollback", "snapshot"),
     "debug": ("debug",),
     "demo": ("demo",),
     "doctor": ("check", "doctor"),

@@ -218,7 +218,7 @@ class ExecRequest(msgspec.Struct, frozen=True, tag="exec"):
 
 
 class DebugRequest(msgspec.Struct, frozen=True, tag="debug"):
-    """Run a process of a debug session; see :mod:`jaula.features.debug.root`.
+    """Run a process whose root also has the files of an image: a debug session.
 
     Descriptors: the client's socket if ``stream`` is set, then the toolbox as a detached mount,
     then a pidfd and the root directory of the target process if ``target`` is set.

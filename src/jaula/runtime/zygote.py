@@ -30,7 +30,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -41,6 +40,7 @@ from typing import NoReturn
 
 import msgspec
 
+from jaula import feature
 from jaula.kernel import capabilities, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.poll import readable
@@ -76,7 +76,6 @@ _ROOM_BEFORE_LAYOUT = 16
 
 Without it, each process that is forked copies 2 to 4 MB.
 """
-_RESTORE_MODULE = "jaula.features.checkpoint.runtime.restore"
 
 
 def main(
@@ -183,8 +182,9 @@ _has_restored = False
 
 def _import_restore() -> None:
     """Import what a restore needs, once for all shims that are forked from now on."""
-    if _RESTORE_MODULE not in sys.modules:
-        importlib.import_module(_RESTORE_MODULE)
+    before = len(sys.modules)
+    feature.runtime("restore")
+    if len(sys.modules) > before:
         gc.collect()
         immortal.make_all_immortal()
         gc.freeze()

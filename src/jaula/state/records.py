@@ -310,7 +310,7 @@ class GivenMigrations(msgspec.Struct, frozen=True):
 
 
 class RollbackPhase(StrEnum):
-    """The progress of a rollback; see :mod:`jaula.features.checkpoint.rollback`."""
+    """The progress of a rollback: a container is put back to a checkpoint."""
 
     KEEP = "keep"  # the present state is being saved, and runs on
     REPLACE = "replace"  # it is saved: the staged files take the place of the present ones

@@ -11,7 +11,8 @@ import pytest
 from jaula import feature
 from jaula.config import EngineConfig
 from jaula.engine.hooks import Hooks
-from jaula.spec.api import HostConfig
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.state.records import ContainerRecord
 
 OF_ENGINE = (
     *("listen", "restoring", "restored", "network_opened"),
@@ -19,7 +20,16 @@ OF_ENGINE = (
     *("user_named", "owned", "build_cache", "tls_streams"),
 )
 """Points that are not about a container."""
+OF_RECORD = (
+    *("checkpoint_opened", "start_requested"),
+    *("processes_found", "exit_recorded", "container_restored"),
+)
+"""Points that are asked with the record of a container."""
 REGISTERED = [(each, hook) for each in feature.features() for hook in each.hooks]
+
+RECORD = ContainerRecord(
+    id="a" * 64, name="plain", image="", layers=(), created=0, body=ContainerCreate()
+)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +59,9 @@ def test_a_plain_request_asks_for_no_feature() -> None:
     asked = [
         (owner.name, hook.point)
         for owner, hook in REGISTERED
-        if hook.asks is not None and hook.point not in OF_ENGINE and hook.asks(HostConfig())
+        if hook.asks is not None
+        and hook.point not in OF_ENGINE
+        and hook.asks(RECORD if hook.point in OF_RECORD else HostConfig())
     ]
     assert asked == []
 

@@ -55,7 +55,11 @@ def _no_routes(noun: str) -> Routes:
 
 
 class Router:
-    """The table of all routes. ``load`` returns those of one of ``nouns``, at its first request."""
+    """The table of all routes.
+
+    ``load`` returns further routes of one of ``nouns``, at the first request of the noun for which
+    there is none before.
+    """
 
     def __init__(
         self,
@@ -111,19 +115,19 @@ class Router:
         noun = rest.pop(0) if rest else ""
         if noun == PREFIX and rest:
             noun = f"{noun}/{rest.pop(0)}"
-        if noun in self._unloaded:
-            self._unloaded.remove(noun)
-            self._add_all(self._load(noun))
-            return self.find(method, path)
         below = self._below.get(noun)
         if below is not None:
             return below, "/".join(rest)
-        if not (rest and rest[0]):
-            raise PageNotFound
-        handler, name = self._single.get((method, noun, "/".join(rest[1:]))), rest[0]
-        if handler is None and len(rest) == 3 and rest[2]:
-            handler, name = self._parts.get((method, noun, rest[1])), f"{rest[0]}/{rest[2]}"
-        if handler is None:
+        handler, name = None, ""
+        if rest and rest[0]:
+            handler, name = self._single.get((method, noun, "/".join(rest[1:]))), rest[0]
+            if handler is None and len(rest) == 3 and rest[2]:
+                handler, name = self._parts.get((method, noun, rest[1])), f"{rest[0]}/{rest[2]}"
+        if handler is None and noun in self._unloaded:
+            self._unloaded.remove(noun)
+            self._add_all(self._load(noun))
+            return self.find(method, path)
+        if handler is None and rest and rest[0]:
             handler, name = self._find_greedy(method, noun, rest)
         if handler is None:
             raise PageNotFound

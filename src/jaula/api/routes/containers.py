@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-
 import msgspec
 
 from jaula.api import compat
 from jaula.api.http import response
 from jaula.api.http.request import Query, Request
-from jaula.api.http.response import Answer, Response, StreamResponse
+from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import (
-    CheckpointClone,
-    CheckpointCreate,
     ContainerCreate,
     ContainerCreateBody,
-    ContainerEdit,
     ContainerUpdate,
     Drift,
     IsolationChange,
@@ -65,18 +60,6 @@ def _check_endpoints(body: ContainerCreate) -> None:
     mode = body.host_config.network_mode
     if body.mac_address and (mode == "host" or mode.startswith("container:")):
         raise InvalidRequest("conflicting options: mac-address and the network mode")
-
-
-async def editable(request: Request) -> Answer:
-    """Return what can be edited of a container: ``GET /jaula/containers/{id}/edit``."""
-    return response.json(request.engine.containers.editable(request.name))
-
-
-async def edit(request: Request) -> Answer:
-    """Change a container, also while it runs: ``POST /jaula/containers/{id}/edit``."""
-    body = await request.document(ContainerEdit, required=True)
-    warnings = await request.engine.containers.edit(request.name, body)
-    return response.json({"Warnings": warnings})
 
 
 async def list_(request: Request) -> Answer:
@@ -238,89 +221,6 @@ async def commit(request: Request) -> Answer:
     return response.json({"Id": await request.engine.containers.commit(ref, options)}, 201)
 
 
-async def list_checkpoints(request: Request) -> Answer:
-    """List the checkpoints of a container: ``GET /containers/{id}/checkpoints``."""
-    directory = request.query.text("dir")
-    return response.json(request.engine.containers.list_checkpoints(request.name, directory))
-
-
-async def create_checkpoint(request: Request) -> Answer:
-    """Create a checkpoint of a running container: ``POST /containers/{id}/checkpoints``."""
-    body = await request.document(CheckpointCreate, required=True)
-    await request.engine.containers.create_checkpoint(request.name, body)
-    return Response(201)
-
-
-async def remove_checkpoint(request: Request) -> Answer:
-    """Remove a checkpoint: ``DELETE /containers/{id}/checkpoints/{checkpoint}``."""
-    ref, _, name = request.name.partition("/")
-    await request.engine.containers.remove_checkpoint(ref, name, request.query.text("dir"))
-    return response.NO_CONTENT
-
-
-async def rollback(request: Request) -> Answer:
-    """Put files and processes of a container back to a checkpoint that holds its files."""
-    ref, _, name = request.name.partition("/")
-    await request.ignore_body()
-    await request.engine.containers.rollback(ref, name, request.query.text("dir"))
-    return response.NO_CONTENT
-
-
-async def checkpoint_manifest(request: Request) -> Answer:
-    """Get the manifest of a checkpoint, whose bytes a client signs."""
-    ref, _, name = request.name.partition("/")
-    directory = request.query.text("dir")
-    manifest = await request.engine.containers.checkpoint_manifest(ref, name, directory)
-    return Response(200, manifest, response.JSON)
-
-
-async def export_checkpoint(request: Request) -> Answer:
-    """Export a checkpoint as an archive; ``signature`` is one over its manifest, in base64."""
-    ref, _, name = request.name.partition("/")
-    try:
-        signature = base64.b64decode(request.query.text("signature"), validate=True)
-    except ValueError:  # also for characters outside of ASCII
-        raise InvalidRequest("the signature is not base64") from None
-    request.begin_transfer()
-    directory = request.query.text("dir")
-    chunks = await request.engine.containers.export_checkpoint(ref, name, directory, signature)
-    return StreamResponse(chunks, response.TAR)
-
-
-async def import_checkpoint(request: Request) -> Answer:
-    """Import an archive of a checkpoint, and create its container unless it exists.
-
-    With ``name`` or ``network`` it is a new container, as a clone.
-    """
-    query = request.query
-    options = CheckpointClone(name=query.text("name"), network_mode=query.text("network"))
-    imported = await request.engine.containers.import_checkpoint(request.archive(), options)
-    return response.json(
-        {
-            "Id": imported.container,
-            "Checkpoint": imported.checkpoint,
-            "Created": imported.created,
-            "Warnings": imported.warnings,
-        },
-        201,
-    )
-
-
-async def clone(request: Request) -> Answer:
-    """Create a container that goes on from a checkpoint of another one."""
-    ref, _, name = request.name.partition("/")
-    body = await request.document(CheckpointClone, required=True)
-    created = await request.engine.containers.clone(ref, name, request.query.text("dir"), body)
-    return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
-
-
-async def inspect_checkpoint(request: Request) -> Answer:
-    """Get the facts about a checkpoint, and whether a container can be started from it."""
-    ref, _, name = request.name.partition("/")
-    directory = request.query.text("dir")
-    return response.json(await request.engine.containers.inspect_checkpoint(ref, name, directory))
-
-
 async def spec(request: Request) -> Answer:
     """Get the OCI spec of a container, as the runtime received it."""
     return Response(200, request.engine.containers.spec(request.name), response.JSON)
@@ -359,17 +259,6 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/changes", changes),
     ("DELETE", "/containers/{id}", remove),
     ("DELETE", "/containers/{name...}", remove),  # a link: /CONTAINER/ALIAS
-    ("GET", "/containers/{id}/checkpoints", list_checkpoints),
-    ("POST", "/containers/{id}/checkpoints", create_checkpoint),
-    ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", remove_checkpoint),
-    ("GET", "/jaula/containers/{id}/checkpoints/{checkpoint}", inspect_checkpoint),
-    ("POST", "/jaula/containers/{id}/rollback/{checkpoint}", rollback),
-    ("POST", "/jaula/containers/{id}/clone/{checkpoint}", clone),
-    ("GET", "/jaula/containers/{id}/checkpoint-manifest/{checkpoint}", checkpoint_manifest),
-    ("GET", "/jaula/containers/{id}/checkpoint-archive/{checkpoint}", export_checkpoint),
-    ("POST", "/jaula/checkpoints", import_checkpoint),
-    ("GET", "/jaula/containers/{id}/edit", editable),
-    ("POST", "/jaula/containers/{id}/edit", edit),
     ("GET", "/jaula/containers/{id}/spec", spec),
     ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
     ("POST", "/jaula/containers/{id}/drift", drift),

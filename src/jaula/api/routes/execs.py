@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from jaula.api.http import response
 from jaula.api.http.request import Request
-from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
+from jaula.api.http.response import Answer, HijackResponse
 from jaula.api.http.router import Routes
 from jaula.api.routes.containers import console_size
 from jaula.api.routes.streams import content_type, error_writer
 from jaula.errors import InvalidRequest
-from jaula.spec.api import DebugCreate, ExecCreate, ExecStart
+from jaula.spec.api import ExecCreate, ExecStart
 
 
 async def create(request: Request) -> Answer:
@@ -18,28 +18,6 @@ async def create(request: Request) -> Answer:
     if not body.cmd:  # as in Docker, before the container is looked up
         raise InvalidRequest("No exec command specified")
     return response.json({"Id": await request.engine.execs.create(request.name, body)}, 201)
-
-
-async def debug(request: Request) -> Answer:
-    """Create a debug session: ``POST /jaula/containers/{id}/debug``. It is started as an exec."""
-    body = await request.document(DebugCreate)
-    return response.json({"Id": await request.engine.execs.debug(request.name, body)}, 201)
-
-
-async def debug_copy(request: Request) -> Answer:
-    """Create the container of a debug session: ``POST /jaula/debug-copies?from=NAME``.
-
-    It has a copy of the files of a container that does not run, or of an image. The answer is its
-    id. The engine removes the container when the client closes the connection.
-    """
-    body = await request.document(DebugCreate)
-    name = request.query.text("from")
-    return StreamResponse(json_lines(request.engine.containers.debug_copy(name, body)))
-
-
-async def debug_sessions(request: Request) -> Answer:
-    """List debug sessions, also recent ones: ``GET /jaula/containers/{id}/debug``."""
-    return response.json(request.engine.execs.debug_sessions(request.name))
 
 
 async def start(request: Request) -> Answer:
@@ -75,9 +53,6 @@ async def resize(request: Request) -> Answer:
 
 ROUTES: Routes = (
     ("POST", "/containers/{id}/exec", create),
-    ("POST", "/jaula/containers/{id}/debug", debug),
-    ("GET", "/jaula/containers/{id}/debug", debug_sessions),
-    ("POST", "/jaula/debug-copies", debug_copy),
     ("POST", "/exec/{id}/start", start),
     ("GET", "/exec/{id}/json", inspect),
     ("POST", "/exec/{id}/resize", resize),

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from jaula.cli.client.detach_keys import DetachKeys
     from jaula.cli.containers.service import Service
-    from jaula.features.record.cli.process import RecordProcess
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 # Parts of the engine's error message that determine the status, as in Docker's command line.
@@ -136,7 +135,7 @@ def _run_service(
     return 0
 
 
-def _start(client: Client, container: str, recorder: RecordProcess | None) -> None:
+def _start(client: Client, container: str, recorder: feature_flag.Recorder | None) -> None:
     try:
         client.request("POST", f"/containers/{container}/start")
     except EngineError as error:
@@ -151,7 +150,7 @@ def _attached(
     container: str,
     body: dict[str, object],
     keys: DetachKeys | None,
-    recorder: RecordProcess | None,
+    recorder: feature_flag.Recorder | None,
     start: Callable[[], None] | None = None,
 ) -> int:
     return start_attached(

@@ -7,7 +7,15 @@ from jaula.cli.errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Recorder(Protocol):
+        """A recorder of one container, which the module of the flag ``record`` has started."""
+
+        @property
+        def pid(self) -> int: ...
+        def print_started(self) -> None: ...
+        def discard(self) -> None: ...
 
 
 def module(flag: str) -> Any:

@@ -90,6 +90,9 @@ class Bounds(msgspec.Struct, frozen=True):
 Authorize = Callable[[ResolvedRequest], Bounds]
 """Raises for a request that the policy does not allow. Returns the bounds of the container."""
 
+AuthorizeBody = Callable[[ContainerCreate], Authorize]
+"""Returns the authorization of a request that the engine has made for a caller."""
+
 
 def allow_all(resolved: ResolvedRequest) -> Bounds:
     """Allow every request, without bounds: the engine itself is the client."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -35,13 +35,25 @@ if TYPE_CHECKING:
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.spec.api import DebugCreate
 
 NOT_STARTED = 126
 """Exit status of an exec whose start failed; Docker has no 125 for it."""
 _KILLED = 128 + 9  # exit status
 LEAST_SIZE = 1024  # bytes that an exec counts as at least: what the engine keeps beside its request
 _RETENTION = 300  # seconds for which an ended exec can be inspected, as with Docker
+
+
+class ExecToolbox(Protocol):
+    """An image whose files a process sees beside those of the container.
+
+    ``open`` returns the descriptors that the runtime needs for that; its caller closes them.
+    ``close`` releases the image.
+    """
+
+    @property
+    def image(self) -> str: ...
+    async def open(self, container: Container) -> tuple[int, ...]: ...
+    def close(self) -> None: ...
 
 
 class Exec(msgspec.Struct):
@@ -62,7 +74,7 @@ class Exec(msgspec.Struct):
     started: bool = False
     pid: int = 0
     exit_code: int | None = None
-    toolbox: Any = None  # a Toolbox, for a debug session
+    toolbox: Any = None  # an `ExecToolbox`, for a debug session
 
     def close_toolbox(self) -> None:
         """Release the image of a debug session that has ended."""
@@ -81,17 +93,24 @@ class Execs:
         self.sizes = OwnedSizes()  # of the requests that are kept
 
     async def create(
-        self, ref: str, body: ExecCreate, *, exec_id: str = "", owner: str = ""
+        self,
+        ref: str,
+        body: ExecCreate,
+        *,
+        exec_id: str = "",
+        owner: str = "",
+        toolbox: ExecToolbox | None = None,
     ) -> str:
         """Record a process to run and return the exec's id, a random one if ``exec_id`` is empty.
 
-        ``owner`` is the client whose share it takes, '' for none.
+        ``owner`` is the client whose share it takes, '' for none. ``toolbox`` is closed with the
+        exec, and not if this raises.
 
         :raises Conflict: when the container does not run.
         :raises InvalidRequest: when the command, a variable or the directory is not valid.
         """
         container = self._services.container_store.find(ref)
-        self._check(container)
+        self.check_container(container)
         if not body.cmd or not body.cmd[0]:
             raise InvalidRequest("No exec command specified")
         keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
@@ -99,7 +118,7 @@ class Execs:
         cwd = working_directory(body.working_dir) if body.working_dir else ""
         exec_id = exec_id or new_id()
         self._execs[exec_id] = Exec(
-            exec_id, container, body, cwd, keys, container.record.started_at
+            exec_id, container, body, cwd, keys, container.record.started_at, toolbox=toolbox
         )
         if owner:
             size = max(LEAST_SIZE, len(msgspec.json.encode(body)))
@@ -108,27 +127,11 @@ class Execs:
         self._emit(container, f"exec_create: {_command_line(body)}", exec_id)
         return exec_id
 
-    async def create_debug(self, ref: str, body: DebugCreate, *, owner: str = "") -> str:
-        """Record a process of a debug session and return the exec's id; ``owner`` as above.
+    def check_container(self, container: Container) -> None:
+        """Check that a process can be executed in a container.
 
-        :raises Conflict: when the container does not run, or another runtime runs it.
-        :raises NotFound: when there is no such image.
-        :raises InvalidRequest: when the request is not valid.
+        :raises Conflict: when it is paused, or does not run.
         """
-        from jaula.features.debug import session as debug
-
-        container = self._services.container_store.find(ref)
-        self._check(container)
-        exec_body, toolbox = await debug.prepare(self._services, container, body)
-        try:
-            exec_id = await self.create(container.id, exec_body, owner=owner)
-        except BaseException:
-            toolbox.close()
-            raise
-        self._execs[exec_id].toolbox = toolbox
-        return exec_id
-
-    def _check(self, container: Container) -> None:
         if container.record.status is Status.PAUSED:
             raise Conflict(
                 f"Container {container.name} is paused, unpause the container before exec"
@@ -310,14 +313,9 @@ class Execs:
             "Pid": execed.pid,
         }
 
-    def debug_sessions(self, ref: str) -> list[dict[str, Any]]:
-        """Return the debug sessions of a container, those that ended some minutes ago included."""
-        container = self._services.container_store.find(ref)
-        return [
-            self.inspect(execed.id) | {"Image": execed.toolbox.image}
-            for execed in self._execs.values()
-            if execed.toolbox is not None and execed.container is container and execed.started
-        ]
+    def of_container(self, container: Container) -> list[Exec]:
+        """Return the execs of a container, those that ended some minutes ago included."""
+        return [execed for execed in self._execs.values() if execed.container is container]
 
     async def resize(self, exec_id: str, h: int, w: int) -> None:
         """Set the size of the exec's terminal.
@@ -338,7 +336,7 @@ class Execs:
         :raises Conflict: when it was started, or its container is paused.
         """
         execed = self.find(exec_id)
-        self._check(execed.container)
+        self.check_container(execed.container)
         if execed.started:
             raise Conflict(f"Error: Exec command {exec_id} has already run")
         return execed

@@ -288,7 +288,6 @@ class ExitHandler:
 
     def _remove_files(self, record: ContainerRecord) -> None:
         self._services.hooks.before_removal(self._services, record)
-        self._services.checkpoints.remove_all(record.id)
         self._services.snapshots.remove(record.id)
         directory = self._services.config.paths.container(record.id)
         with contextlib.suppress(FileNotFoundError):

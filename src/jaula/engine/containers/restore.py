@@ -86,22 +86,22 @@ async def restore(services: Services, containers: Containers) -> None:
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
     await network_restore.restore_resolvers(services, living)
-    for container in [c for c in services.container_store if c.record.edit_intent is not None]:
-        await _undo_edit(containers, container)
+    for container in services.container_store:
+        await services.hooks.processes_found(containers, container)
     await _undo_unrecorded_starts(services, containers)
     for container in [c for c in services.container_store if c.live and c.shim is None]:
         await _record_exit(services, containers, container)
-    for container in rolled_back:
-        await containers.rollbacks.recover(container)
+    for container in services.container_store:
+        await services.hooks.exit_recorded(containers, container)
     left = await asyncio.to_thread(_sweep, services) | _spare_inits(services)
     for path in await asyncio.to_thread(_sweep_cgroups, services, left):
         containers.exit_handler.cgroup_reaper.remove_path(
             path, services.container_store.get(path.rpartition("/")[2])
         )
     await _finish_removals(services, containers)
-    await _remove_debug_copies(services, containers)
     for container in services.container_store:
-        await _restart(containers, container)
+        if not await services.hooks.container_restored(containers, container):
+            await _restart(containers, container)
     containers.exit_handler.tasks.spawn(_refresh_status(containers, living))
 
 
@@ -209,8 +209,7 @@ async def _adopt(
     log.debug("container %s is still running", container.name)
     if late.is_set():
         await _finish_start(services, containers, container, starts)
-        if container.record.edit_intent is not None:
-            await _undo_edit(containers, container)
+        await services.hooks.processes_found(containers, container)
 
 
 def _resume_starts(services: Services) -> dict[Container, ContainerRecord]:
@@ -290,17 +289,6 @@ async def _thaw_commits(containers: Containers, living: list[Container]) -> None
             await containers.restore_frozen(container)
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
-
-
-async def _undo_edit(containers: Containers, container: Container) -> None:
-    """Undo an interrupted change of a container whose shim answers, or that does not run."""
-    if container.live and (container.shim is None or not container.shim.pid):
-        return  # done when its shim answers, or before the next change
-    try:
-        async with container.lock:
-            await containers.edits.undo(container)
-    except JaulaError as error:
-        log.warning("container %s: %s", container.name, error)
 
 
 async def _refresh_status(containers: Containers, living: list[Container]) -> None:
@@ -396,15 +384,6 @@ async def _finish_removals(services: Services, containers: Containers) -> None:
             await _remove(containers, container, volumes=False)
 
 
-async def _remove_debug_copies(services: Services, containers: Containers) -> None:
-    """Remove the containers of debug sessions, whose clients' connections ended with the engine."""
-    for container in [c for c in services.container_store if c.record.debug_copy]:
-        try:
-            await containers.debug_copies.remove(container.id)
-        except JaulaError as error:
-            log.warning("%s", error)
-
-
 async def _remove(containers: Containers, container: Container, *, volumes: bool) -> None:
     """Remove a container that does not run. One whose files cannot be removed is dead."""
     try:
@@ -418,9 +397,6 @@ async def _remove(containers: Containers, container: Container, *, volumes: bool
 async def _restart(containers: Containers, container: Container) -> None:
     """Restart a container, by its policy, that exited with the machine or a previous engine."""
     record = container.record
-    if record.rollback:
-        containers.exit_handler.tasks.spawn(containers.rollbacks.resume(container))
-        return
     if record.migration is not None and record.migration.phase in _AWAY:
         return
     exited = record.status is Status.EXITED

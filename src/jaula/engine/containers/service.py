@@ -7,14 +7,13 @@ container happens under its lock, so that two clients cannot interleave.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from jaula import metrics
+from jaula import feature, metrics
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import create as container_create
@@ -44,10 +43,7 @@ from jaula.request_context import check_client
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
 from jaula.spec.api import (
-    CheckpointClone,
-    CheckpointCreate,
     ContainerCreate,
-    ContainerEdit,
     ContainerUpdate,
     Drift,
     IsolationChange,
@@ -60,22 +56,17 @@ from jaula.state.records import MigrationPhase, Status
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from jaula.engine.containers.clone import AuthorizeBody, Clones
     from jaula.engine.containers.health_monitor import HealthMonitor
+    from jaula.engine.containers.restore_source import RestoreSource
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
-    from jaula.features.checkpoint.checkpoint import Checkpoints
-    from jaula.features.checkpoint.export import CheckpointArchives
-    from jaula.features.checkpoint.rollback import Rollbacks
-    from jaula.features.checkpoint.store import Manifest
-    from jaula.features.debug.copy import DebugCopies
-    from jaula.features.edit.edit import AuthorizeEdit, Edits
     from jaula.images.store.quota import Quota
     from jaula.spec.pod import PodContainerRequest
     from jaula.spec.runtime import Resources
     from jaula.storage.path_resolve import DirectoryListing, PathStat
 
 log = logging.getLogger("jaula.containers")
+Service = TypeVar("Service")
 
 _VERDICTS = ("holds", "relaxed", "fails", "unknown")
 _MAX_REPORT = 512  # characters of a member of a reported change
@@ -100,52 +91,12 @@ class Containers(ContainerQueries):
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
         self._copy = ContainerCopy(services, self.starter.ids_of)
+        self._of_features = feature.ServiceCache()
         self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
 
-    @functools.cached_property
-    def checkpoints(self) -> Checkpoints:
-        """The checkpoints of containers, which are loaded with the first one."""
-        from jaula.features.checkpoint.checkpoint import Checkpoints
-
-        return Checkpoints(self.services)
-
-    @functools.cached_property
-    def rollbacks(self) -> Rollbacks:
-        """The rollbacks of containers, which are loaded with the first one."""
-        from jaula.features.checkpoint.rollback import Rollbacks
-
-        return Rollbacks(
-            self.services, self.checkpoints, self.exit_handler, self.end, self.start_container
-        )
-
-    @functools.cached_property
-    def clones(self) -> Clones:
-        """The clones of containers, which are loaded with the first one."""
-        from jaula.engine.containers.clone import Clones
-
-        return Clones(self.services, self.exit_handler)
-
-    @functools.cached_property
-    def debug_copies(self) -> DebugCopies:
-        """The copies for debug sessions, which are loaded with the first one."""
-        from jaula.features.debug.copy import DebugCopies
-
-        remove = functools.partial(self.remove, force=True, volumes=True)
-        return DebugCopies(self.services, remove)
-
-    @functools.cached_property
-    def edits(self) -> Edits:
-        """The changes of containers, which are loaded with the first one."""
-        from jaula.features.edit.edit import Edits
-
-        return Edits(self.services, self.starter, self.health)
-
-    @functools.cached_property
-    def checkpoint_archives(self) -> CheckpointArchives:
-        """The archives of checkpoints, which are loaded with the first one."""
-        from jaula.features.checkpoint.export import CheckpointArchives
-
-        return CheckpointArchives(self.services, self.checkpoints, self.clones)
+    def service(self, make: Callable[[Containers], Service]) -> Service:
+        """Return a service of a feature for containers, by the function that makes it."""
+        return self._of_features.service(self, make)
 
     # -- events from shims ---------------------------------------------------------------------
 
@@ -217,26 +168,22 @@ class Containers(ContainerQueries):
             if container.live:
                 raise NotModified(f"container {container.name} is already running")
             _check_migration(container)
-            manifest = None
+            source = None
             if checkpoint:
-                from jaula.features.checkpoint.store import Part
-
-                manifest = await self.checkpoints.open(
-                    container, checkpoint, checkpoint_dir, Part.IMAGES
+                source = await self.services.hooks.checkpoint_opened(
+                    self, container, checkpoint, checkpoint_dir
                 )
-                if container.record.rollback:
-                    await self.rollbacks.put_back(container)
             container.change(restart_count=0, restart_delay=0.0)
-            await self.start_container(container, manifest)
+            await self.start_container(container, source)
 
-    async def restore(self, container: Container, checkpoint: Manifest, hold: int) -> None:
-        """Restore a container of a migration early; see :meth:`Starter.start`.
+    async def restore(self, container: Container, source: RestoreSource) -> None:
+        """Continue a container from saved processes; see :meth:`Starter.start`.
 
-        :raises JaulaError: when it cannot be restored, or the word to run it does not come.
+        :raises JaulaError: when it cannot be restored.
         """
         async with container.lock:
             self._check_exists(container)
-            await self.start_container(container, checkpoint, hold)
+            await self.start_container(container, source)
 
     async def _cgroup_gone(self, container: Container) -> None:
         """Wait until the cgroup of the previous run is removed; most often none is left."""
@@ -244,13 +191,13 @@ class Containers(ContainerQueries):
             await self.exit_handler.cgroup_reaper.gone(container)
 
     async def start_container(
-        self, container: Container, checkpoint: Manifest | None = None, hold: int = -1
+        self, container: Container, source: RestoreSource | None = None
     ) -> None:
         container.removing = False
-        if container.record.rollback and checkpoint is None:
-            await self.rollbacks.put_back(container)
+        if source is None:
+            await self.services.hooks.start_requested(self, container)
         try:
-            await self.starter.start(container, checkpoint, hold)
+            await self.starter.start(container, source)
         except BaseException as error:
             self._early_exits.pop(container.id, None)
             self.exit_handler.cgroup_reaper.remove(container)  # if the shim was killed, it is left
@@ -368,50 +315,6 @@ class Containers(ContainerQueries):
             await self._process_control.kill(container)  # Docker: the client may remove it now
         else:
             await self._process_control.signal(container, number)
-
-    async def create_checkpoint(self, ref: str, body: CheckpointCreate) -> None:
-        """Write a checkpoint of a container; see :class:`Checkpoints`."""
-        await self.checkpoints.create(self.find(ref), body)
-
-    def list_checkpoints(self, ref: str, directory: str) -> list[dict[str, Any]]:
-        """Return the names of a container's checkpoints, as Docker's documents."""
-        return self.checkpoints.list(self.find(ref), directory)
-
-    async def inspect_checkpoint(self, ref: str, name: str, directory: str) -> dict[str, Any]:
-        """Return the facts about a checkpoint."""
-        return await self.checkpoints.inspect(self.find(ref), name, directory)
-
-    async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
-        """Remove a checkpoint."""
-        await self.checkpoints.remove(self.find(ref), name, directory)
-
-    async def clone(
-        self,
-        ref: str,
-        checkpoint: str,
-        directory: str,
-        options: CheckpointClone,
-        *,
-        owner: tuple[str, int],
-        authorize: AuthorizeBody,
-    ) -> ContainerCreated:
-        """Create a container that goes on from a checkpoint of another one."""
-        from jaula.features.checkpoint.store import Part
-
-        container, checkpoints, action = self.find(ref), self.checkpoints, "clone"
-        manifest = await checkpoints.open(container, checkpoint, directory, None, action)
-        return await self.clones.clone(
-            manifest,
-            options,
-            owner=owner,
-            authorize=authorize,
-            # The images are verified when the clone is started.
-            verify=lambda: checkpoints.verify(container, manifest, Part.FILES, action),
-        )
-
-    async def rollback(self, ref: str, checkpoint: str, directory: str) -> None:
-        """Put files and processes of a container back to a checkpoint; see :class:`Rollbacks`."""
-        await self.rollbacks.rollback(self.find(ref), checkpoint, directory)
 
     async def pause(self, ref: str) -> None:
         """Freeze every process of a container.
@@ -755,21 +658,6 @@ class Containers(ContainerQueries):
             self.services.container_store.save(container)
         self._emit(container, "update")
         return warnings
-
-    def editable(self, ref: str) -> dict[str, Any]:
-        """Return what :meth:`edit` can change of a container, and its version."""
-        from jaula.features.edit import request as edit_request
-
-        return edit_request.document(self.find(ref).record)
-
-    async def edit(
-        self, ref: str, body: ContainerEdit, authorize: AuthorizeEdit, by: str
-    ) -> Sequence[str]:
-        """Change a container, also while it runs; see :meth:`Edits.edit`."""
-        container = self.find(ref)
-        async with container.lock:
-            self._check_exists(container)
-            return await self.edits.edit(container, body, authorize, by)
 
     def _apply(
         self, container: Container, limits: Resources | None, score: int | None

@@ -64,10 +64,10 @@ if TYPE_CHECKING:
 
     from jaula.cgroups.protocol import Cgroup
     from jaula.config import EngineConfig
+    from jaula.engine.containers.restore_source import RestoreSource
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.staged_mounts import StagedMounts
-    from jaula.features.checkpoint.store import Manifest
     from jaula.runtime.protocol import Event, ExternalRuntime
     from jaula.security.cdi import ContainerEdits
     from jaula.spec.api import DeviceRequest
@@ -106,13 +106,8 @@ class Starter:
         self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
         """Logs the seal of a spec that was written for a start."""
 
-    async def start(
-        self, container: Container, checkpoint: Manifest | None = None, hold: int = -1
-    ) -> None:
-        """Start a container, or continue it from a checkpoint.
-
-        ``hold`` is a socket on which the runtime waits for the images of the checkpoint, and asks
-        before the restored processes run.
+    async def start(self, container: Container, source: RestoreSource | None = None) -> None:
+        """Start a container, or continue the processes of ``source``.
 
         :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
             the kernel refused a step (125).
@@ -135,7 +130,7 @@ class Starter:
             if container.netns >= 0:
                 resources.joined_fds["network"] = os.dup(container.netns)
             with _phase("sandbox"):
-                await self._take(record, resources, checkpoint)
+                await self._take(record, resources, source)
             if container.prepare is not None:
                 await container.prepare(self._maps(record, resources))
                 record = container.record
@@ -150,25 +145,8 @@ class Starter:
                     self._services, record, self._maps(record, resources)
                 )
                 request = self._prepare(container, joined, resources, runtime, mounts)
-            if checkpoint is not None:
-                for address in checkpoint.addresses:
-                    self._services.network_manager.restore_egress(
-                        record.id, address.network, address.names
-                    )
-                ports = tuple(p.container_port for p in resolved.ports if p.protocol == "tcp")
-                is_listed = resolved.egress is not None or resolved.listen is not None
-                from jaula.features.checkpoint.checkpoint import restore_setup
-
-                restore = restore_setup(
-                    self._services.checkpoints,
-                    checkpoint,
-                    record.hostname,
-                    ports if is_listed else None,
-                    early=hold >= 0,
-                )
-                if hold >= 0 and self._shares_network(record):
-                    restore = msgspec.structs.replace(restore, shares_network=True)
-                request = msgspec.structs.replace(request, restore=restore)
+            if source is not None:
+                request = source.complete(record, request)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
             with _phase("record"):
@@ -178,6 +156,7 @@ class Starter:
                 )
                 self._record_intent(container, intent)
             with _phase("runtime"):
+                hold = -1 if source is None else source.hold
                 shim = await self._ask_runtime(container, request, resources, hold)
         except BaseException as error:
             try:
@@ -201,7 +180,7 @@ class Starter:
             **running_fields(intent) | {"oom_killed": container.record.oom_killed},
         )
         self._save(container)
-        if checkpoint is not None:
+        if source is not None:
             await restore_resolvers(self._services, (container,))  # the namespace is a new one
         if record.started_at:  # on its first start no container can be linked to it yet
             links.update_linked_hosts(self._services, container)
@@ -376,35 +355,27 @@ class Starter:
                     hint="a container can join namespaces of one user namespace only",
                 )
 
-    def _shares_network(self, record: ContainerRecord) -> bool:
-        return any(
-            other.record.resolved.namespaces.net.container == record.id
-            for other in self._services.container_store
-        )
-
     def _namespace_owner(self, modes: Namespaces) -> Container | None:
         for ref in modes.containers().values():
             return self._services.container_store.find(ref)
         return None
 
     async def _take(
-        self, record: ContainerRecord, resources: StartResources, checkpoint: Manifest | None
+        self, record: ContainerRecord, resources: StartResources, source: RestoreSource | None
     ) -> None:
         modes = record.resolved.namespaces
         # A container joins the user namespace of another one with that one's namespaces, or none.
         owner = self._namespace_owner(modes) if "user" in resources.joined_fds else None
         networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
-        if checkpoint is not None:
-            from jaula.features.checkpoint.checkpoint import keep_addresses
-
-            networks = keep_addresses(networks, checkpoint)
+        if source is not None:
+            networks = source.endpoints(networks)
         if modes.network and networks:
             await self.connector.attach(
                 record,
                 networks,
                 resources,
                 lambda ids: keep_id_maps(record, ids),
-                carrier=checkpoint is None,
+                carrier=source is None,
             )
         elif owner is None and not modes.user.host:
             resources.reserved = self._take_ids(record)

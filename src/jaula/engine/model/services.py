@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences
-    from jaula.features.checkpoint.store import CheckpointStore
     from jaula.images.lazy_layers import LazyLayers
     from jaula.images.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
@@ -63,7 +62,6 @@ class Services:
     volumes: VolumeStore
     volume_mounts: VolumeMounts
     volume_references: VolumeReferences
-    checkpoints: CheckpointStore
     network_manager: NetworkManager
     network_store: NetworkStore
     dns_servers: DnsServers

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.containers import bind_sources
 from jaula.engine.containers.liveness import has_exited, while_running
 from jaula.engine.threads import in_own_thread, in_request_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
+from jaula.features.checkpoint import bind_sources
 from jaula.features.checkpoint import container_files as checkpoint_files
 from jaula.features.checkpoint.store import (
     ROOT_TAR,
@@ -43,6 +43,7 @@ from jaula.features.checkpoint.store import (
     Manifest,
     Part,
     check_name,
+    checkpoint_store,
 )
 from jaula.runtime.protocol import (
     COMMIT,
@@ -51,10 +52,8 @@ from jaula.runtime.protocol import (
     ROUND,
     CheckpointRequest,
     PreDumpRound,
-    RestoreSetup,
 )
 from jaula.spec.api import CheckpointCreate
-from jaula.spec.api_networks import EndpointIPAMConfig
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.networks.endpoints import NetworkEndpoints
-    from jaula.features.checkpoint.store import CheckpointFiles, CheckpointStore
+    from jaula.features.checkpoint.store import CheckpointFiles
     from jaula.runtime.client import Shim
 
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
@@ -112,7 +110,7 @@ class Checkpoints:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._store = services.checkpoints
+        self._store = services.service(checkpoint_store)
 
     async def create(self, container: Container, body: CheckpointCreate) -> None:
         """Write a checkpoint, and wait for the container's exit unless it is left running.
@@ -556,47 +554,6 @@ def _held_document(held: CheckpointFiles | None) -> dict[str, Any] | None:
         "SharedMemorySize": sizes.get(SHM_TAR, 0),
         "Excluded": held.excluded,
     }
-
-
-def restore_setup(
-    store: CheckpointStore,
-    manifest: Manifest,
-    hostname: str,
-    published: tuple[int, ...] | None = None,
-    *,
-    early: bool = False,
-) -> RestoreSetup:
-    """Return what the runtime needs to restore a checkpoint; ``hostname`` is the container's.
-
-    ``published`` are the published TCP ports of a container with an egress or listen list. With
-    ``early`` the images do not exist yet.
-
-    The processes keep the host name that they had, unless they were those of another container.
-    """
-    former = manifest.description.hostname if manifest.description is not None else hostname
-    return RestoreSetup(
-        images=str(store.images(manifest)),
-        stdio=manifest.stdio,
-        tcp_established=manifest.tcp_established,
-        hostname=hostname if hostname != former else "",
-        published=published,
-        early=early,
-    )
-
-
-def keep_addresses(networks: NetworkEndpoints, manifest: Manifest) -> NetworkEndpoints:
-    """Return the settings of networks with the addresses that the container had. Pure."""
-    kept = dict(networks)
-    for each in manifest.addresses:
-        if each.network not in kept:
-            continue
-        settings = kept[each.network]
-        kept[each.network] = msgspec.structs.replace(
-            settings,
-            ipam_config=EndpointIPAMConfig(ipv4_address=each.ipv4, ipv6_address=each.ipv6),
-            mac_address=each.mac,
-        )
-    return kept
 
 
 def stdio_inodes(pid: int) -> tuple[int, int, int]:

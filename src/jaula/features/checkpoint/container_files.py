@@ -22,6 +22,7 @@ from jaula.features.checkpoint.store import (
     CheckpointVolume,
     ContainerDescription,
     add_file,
+    checkpoint_store,
     copies,
     describe_file,
 )
@@ -187,7 +188,7 @@ def stage(services: Services, record: ContainerRecord, manifest: Manifest) -> No
             f"checkpoint {manifest.name} holds no files",
             hint="create it with jaula checkpoint create --with-files, or jaula snapshot",
         )
-    directory = services.checkpoints.files(manifest)
+    directory = services.service(checkpoint_store).files(manifest)
     names = {m.destination: m.name for m in record.mounts if m.type == "volume"}
     try:
         for volume in held.volumes:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from jaula import feature
-from jaula.engine.containers import clone
 from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.threads import consume, in_thread, produce, shielded
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.features.checkpoint import archive as checkpoint_archive
+from jaula.features.checkpoint import clone
 from jaula.features.checkpoint.archive import ArchiveReader, TreeReader
-from jaula.features.checkpoint.store import MANIFEST, check_name, decode
+from jaula.features.checkpoint.store import MANIFEST, check_name, checkpoint_store, decode
 from jaula.spec.api_params import ImportedCheckpoint
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from jaula.engine.containers.clone import AuthorizeBody, Clones
+    from jaula.engine.containers.create import AuthorizeBody
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.checkpoint.checkpoint import Checkpoints
+    from jaula.features.checkpoint.clone import Clones
     from jaula.features.checkpoint.store import CheckpointAddress, Manifest
     from jaula.features.trust.policy import ImagePolicy, TrustRule
     from jaula.spec.api import CheckpointClone
@@ -78,7 +79,7 @@ class CheckpointArchives:
         :raises RuntimeFailure: when the checkpoint does not exist or was changed.
         """
         manifest = await self._checkpoints.open(container, name, directory, action="export")
-        path = self._services.checkpoints.images(manifest).parent / MANIFEST
+        path = self._services.service(checkpoint_store).images(manifest).parent / MANIFEST
         return await in_thread(path.read_bytes)
 
     async def export(
@@ -89,7 +90,7 @@ class CheckpointArchives:
         :raises RuntimeFailure: when the checkpoint does not exist or was changed.
         """
         manifest = await self._checkpoints.open(container, name, directory, action="export")
-        path = self._services.checkpoints.images(manifest).parent
+        path = self._services.service(checkpoint_store).images(manifest).parent
 
         def work(emit: Callable[[bytes], None]) -> None:
             checkpoint_archive.write(
@@ -110,14 +111,16 @@ class CheckpointArchives:
         """Read an archive; create its container, unless it exists here, and the checkpoint.
 
         With a name or a network in the options, the container is always a new one
-        (:func:`jaula.engine.containers.clone.clone_request`).
+        (:func:`jaula.features.checkpoint.clone.clone_request`).
 
         :raises NotAuthorized: when the archive is not trusted, or the caller may not have such a
             container.
         :raises InvalidRequest: when the archive is damaged.
         :raises Conflict: when the name, the checkpoint or a volume exists.
         """
-        directory = self._services.checkpoints.incoming()  # a cancelled thread would leave it
+        directory = self._services.service(
+            checkpoint_store
+        ).incoming()  # a cancelled thread would leave it
         try:
             checkpoint = await self._read(stream, directory)
             return await self._create(
@@ -163,7 +166,7 @@ class CheckpointArchives:
         :raises NotAuthorized: when it is not trusted.
         """
         head = reader.head()
-        if self._services.checkpoints.is_mac(head.manifest, head.mac):
+        if self._services.service(checkpoint_store).is_mac(head.manifest, head.mac):
             return TrustedCheckpoint(decode(head.manifest), None)
         policy = self._policy()
         signers = policy.checkpoint_signers(head.manifest, head.signature)
@@ -201,7 +204,7 @@ class CheckpointArchives:
         manifest, signers = checkpoint
         check_name(manifest.name)
         self._checkpoints.check_host(manifest)
-        store = self._services.checkpoints
+        store = self._services.service(checkpoint_store)
         if not options.name and not options.network_mode:
             existing = self._services.container_store.get(manifest.container)
             if existing is not None:
@@ -236,7 +239,7 @@ class CheckpointArchives:
         :raises InvalidRequest: when it has one of that name.
         """
         services, word = self._services, os.urandom(16).hex()
-        store = services.checkpoints
+        store = services.service(checkpoint_store)
         link = functools.partial(store.link, transaction=word)
         async with container.lock:
             if container.id not in services.container_store:

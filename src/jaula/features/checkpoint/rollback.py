@@ -34,13 +34,15 @@ import msgspec
 from jaula.engine.threads import EngineStopping, in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.features.checkpoint import container_files as checkpoint_files
-from jaula.features.checkpoint.store import Part
+from jaula.features.checkpoint.restore_source import CheckpointSource
+from jaula.features.checkpoint.store import Part, checkpoint_store
 from jaula.state.records import RollbackPhase, RollbackState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jaula.engine.containers.exit import ExitHandler
+    from jaula.engine.containers.restore_source import RestoreSource
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.checkpoint.checkpoint import Checkpoints
@@ -56,7 +58,7 @@ _INTERVAL = 0.05  # seconds
 class Start(Protocol):
     """Starts a container from a checkpoint; the caller holds its lock."""
 
-    async def __call__(self, container: Container, checkpoint: Manifest | None = None) -> None: ...
+    async def __call__(self, container: Container, source: RestoreSource | None = None) -> None: ...
 
 
 class Step(Enum):
@@ -203,7 +205,7 @@ class Rollbacks:
             container.change(
                 restart_count=0, restart_delay=0.0, manually_stopped=False, ports=state.ports
             )
-            await self._start(container, manifest)
+            await self._start(container, CheckpointSource(self._services, manifest))
         except EngineStopping:
             raise  # the next engine goes on
         except (JaulaError, OSError) as error:
@@ -242,7 +244,7 @@ class Rollbacks:
             )
         try:
             manifest = await self._checkpoints.open(container, state.former)
-            await self._start(container, manifest)
+            await self._start(container, CheckpointSource(self._services, manifest))
         except EngineStopping:
             raise  # the next engine goes on
         except (JaulaError, OSError) as failure:
@@ -282,7 +284,7 @@ class Rollbacks:
         try:
             checkpoint_files.discard(self._services, container.record)
             if former:  # its name is the word of its transaction
-                self._services.checkpoints.undo(container.id, former, former)
+                self._services.service(checkpoint_store).undo(container.id, former, former)
         except (JaulaError, OSError) as error:
             log.warning("container %s: files of a rollback are left: %s", container.name, error)
 

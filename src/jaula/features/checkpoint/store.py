@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -45,6 +45,9 @@ from jaula.kernel.sync import fsync_paths
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
 from jaula.storage.trees import copy_data
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
 
 MANIFEST = "manifest.json"
 MAC = "manifest.mac"
@@ -227,6 +230,11 @@ class Part(Enum):
     IMAGES = "images"
     FILES = "files"
     ALL = "all"
+
+
+def checkpoint_store(services: Services) -> CheckpointStore:
+    """Return the store of an engine's checkpoints."""
+    return CheckpointStore(services.config.paths.checkpoints)
 
 
 class CheckpointStore:

@@ -14,7 +14,7 @@ import errno
 import os
 import shutil
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaula.engine.containers import launchers
 from jaula.engine.containers.liveness import not_running
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.images.store.catalog import Image
@@ -120,6 +121,35 @@ class Toolbox:
             os.close(tree)
             raise
         return tree
+
+
+async def create(engine: Engine, ref: str, body: DebugCreate, *, owner: str = "") -> str:
+    """Record a process of a debug session and return its exec's id.
+
+    ``owner`` is the client whose share it takes, '' for none.
+
+    :raises Conflict: when the container does not run, or another runtime runs it.
+    :raises NotFound: when there is no such image.
+    :raises InvalidRequest: when the request is not valid.
+    """
+    container = engine.services.container_store.find(ref)
+    engine.execs.check_container(container)
+    exec_body, toolbox = await prepare(engine.services, container, body)
+    try:
+        return await engine.execs.create(container.id, exec_body, owner=owner, toolbox=toolbox)
+    except BaseException:
+        toolbox.close()
+        raise
+
+
+def sessions(engine: Engine, ref: str) -> list[dict[str, Any]]:
+    """Return the debug sessions of a container, those that ended some minutes ago included."""
+    container = engine.services.container_store.find(ref)
+    return [
+        engine.execs.inspect(execed.id) | {"Image": execed.toolbox.image}
+        for execed in engine.execs.of_container(container)
+        if execed.toolbox is not None and execed.started
+    ]
 
 
 async def prepare(

@@ -102,13 +102,23 @@ class Edits:
     async def edit(
         self, container: Container, body: ContainerEdit, authorize: AuthorizeEdit, by: str
     ) -> Sequence[str]:
-        """Change a container and return warnings; ``by`` is the client, for the record.
+        """Change a container, also while it runs, and return warnings.
+
+        ``by`` is the client, for the record.
 
         :raises Conflict: when the container has changed since the client read it, a mount is in
             use, or the container exits meanwhile.
         :raises InvalidRequest: when the change is not valid.
         :raises RuntimeFailure: when the kernel refuses it. Nothing has changed then.
         """
+        async with container.lock:
+            if container.id not in self._services.container_store:
+                raise NotFound(f"No such container: {container.name}")
+            return await self._edit(container, body, authorize, by)
+
+    async def _edit(
+        self, container: Container, body: ContainerEdit, authorize: AuthorizeEdit, by: str
+    ) -> Sequence[str]:
         if container.record.status in (Status.REMOVING, Status.DEAD, Status.RESTARTING):
             raise Conflict(f"container {container.name} is {container.record.status}")
         if container.record.edit_intent is not None:

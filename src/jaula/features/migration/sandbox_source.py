@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.containers import shm
 from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
-from jaula.features.checkpoint.store import SHM_TAR
+from jaula.features.checkpoint.store import SHM_TAR, checkpoint_store
 from jaula.features.migration import checks, host
 from jaula.features.migration.coordinator import Step
 from jaula.features.migration.held_container import mark_moved
@@ -220,7 +220,9 @@ class OutgoingSandbox(Outgoing):
     async def _send_shm(self, channel: Channel) -> None:
         """Send the files of the pod's /dev/shm, which no process writes to now."""
         services, id = self._services, self._container.id
-        images = await in_thread(services.checkpoints.begin, id, f"migration-{self.id[:8]}")
+        images = await in_thread(
+            services.service(checkpoint_store).begin, id, f"migration-{self.id[:8]}"
+        )
         try:
             path = await in_thread(self._write_shm, images)
             await channel.send(Transfer(TransferKind.SHM))
@@ -229,7 +231,7 @@ class OutgoingSandbox(Outgoing):
                     await channel.send_data(chunk)
             await channel.end_data()
         finally:
-            await in_thread(services.checkpoints.discard, images)
+            await in_thread(services.service(checkpoint_store).discard, images)
 
     def _write_shm(self, images: Path) -> Path:
         path = images / SHM_TAR

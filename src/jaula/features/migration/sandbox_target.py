@@ -17,7 +17,7 @@ import msgspec
 from jaula.engine.containers import shm
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unavailable
-from jaula.features.checkpoint.store import SHM_TAR
+from jaula.features.checkpoint.store import SHM_TAR, checkpoint_store
 from jaula.features.migration import checks, host
 from jaula.features.migration.target import (
     CHECKPOINT,
@@ -199,7 +199,7 @@ class IncomingSandbox(IncomingMigration):
         if self._container is None:
             raise ProtocolError("files are out of order")
         id = self._container.id
-        images = await in_thread(self._services.checkpoints.begin, id, CHECKPOINT)
+        images = await in_thread(self._services.service(checkpoint_store).begin, id, CHECKPOINT)
         path = images / SHM_TAR
         try:
             left = host.total_memory() // 2  # the default size of a tmpfs
@@ -215,7 +215,7 @@ class IncomingSandbox(IncomingMigration):
         except OSError as error:
             raise Unavailable(f"the files of /dev/shm cannot be written: {error}") from error
         finally:
-            await in_thread(self._services.checkpoints.discard, images)
+            await in_thread(self._services.service(checkpoint_store).discard, images)
 
     def _extract_shm(self, container: Container, path: Path) -> None:
         with (

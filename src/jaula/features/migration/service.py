@@ -23,6 +23,7 @@ from jaula import tls
 from jaula.caller_quota import CallerQuota
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
+from jaula.features.checkpoint.store import checkpoint_store
 from jaula.features.migration import channel as channels
 from jaula.features.migration import checks, data_stream, hold, host, image_memory
 from jaula.features.migration.channel import LinkLost
@@ -648,7 +649,7 @@ class Migration:
             if owner is not None and owner.record.migration is not None:
                 await self._restore_with_owners(owner)
         record = container.record.migration
-        continued = self._services.checkpoints.is_continued(container.id, CHECKPOINT)
+        continued = self._services.service(checkpoint_store).is_continued(container.id, CHECKPOINT)
         if continued or record is None or record.boot != host.boot_id():
             raise RuntimeFailure("its processes may have run already, and have ended")
         await self._containers.start(container.id, checkpoint=CHECKPOINT)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from jaula.engine.containers import bind_sources
 from jaula.engine.containers.create import NAMESPACE_MODES
 from jaula.engine.containers.liveness import check_running
 from jaula.engine.containers.start import open_cgroup
@@ -32,12 +31,14 @@ from jaula.errors import (
     RuntimeFailure,
     Unavailable,
 )
+from jaula.features.checkpoint import bind_sources
 from jaula.features.checkpoint.checkpoint import (
     check_record,
     check_rounds,
     stdio_inodes,
     tracks_memory,
 )
+from jaula.features.checkpoint.store import checkpoint_store
 from jaula.features.migration import checks, host, image_memory
 from jaula.features.migration.changes import ContainerSender, mount_points
 from jaula.features.migration.channel import Channel, LinkLost, TargetFailed
@@ -484,7 +485,7 @@ class Outgoing:
         if shim is None:
             raise Unavailable("its shim is not connected yet")
         images = await in_thread(
-            services.checkpoints.begin_sent, container.id, self._reserve_memory()
+            services.service(checkpoint_store).begin_sent, container.id, self._reserve_memory()
         )
         self.held = held = HeldContainer(services, container, shim)
         try:
@@ -539,7 +540,7 @@ class Outgoing:
         finally:
             if self._sender is not None:
                 await self._sender.close()
-            await asyncio.to_thread(services.checkpoints.discard, images)
+            await asyncio.to_thread(services.service(checkpoint_store).discard, images)
             self._image_memory.release(self.id)
         return self.result()
 

@@ -34,7 +34,8 @@ from jaula.errors import (
     RuntimeFailure,
     TooManyRequests,
 )
-from jaula.features.checkpoint.store import CheckpointAddress, Manifest
+from jaula.features.checkpoint.restore_source import CheckpointSource
+from jaula.features.checkpoint.store import CheckpointAddress, Manifest, checkpoint_store
 from jaula.features.migration import checks, host, image_memory
 from jaula.features.migration.changes import ContainerReceiver
 from jaula.features.migration.files import FileReceiver
@@ -544,7 +545,7 @@ class Incoming(IncomingMigration):
         """
         self._reserve_size()
         self._directory = await in_thread(
-            self._services.checkpoints.begin_received, container.id, CHECKPOINT
+            self._services.service(checkpoint_store).begin_received, container.id, CHECKPOINT
         )
         self.files = FileReceiver(self._directory, self._access.fingerprint, self._size)
         return self.files.token.hex()
@@ -588,7 +589,9 @@ class Incoming(IncomingMigration):
         self._keep_address = self._keep_address and message.keep_address
         manifest = self._manifest(self._container)
         restoring = asyncio.ensure_future(
-            self._containers.restore(self._container, manifest, theirs.fileno())
+            self._containers.restore(
+                self._container, CheckpointSource(self._services, manifest, theirs.fileno())
+            )
         )
         restoring.add_done_callback(lambda _: theirs.close())
         self._restoring = _Restoring(ours, restoring, manifest, message.mount_points)
@@ -620,7 +623,7 @@ class Incoming(IncomingMigration):
         with contextlib.suppress(OSError):  # it has failed, as _hold notices
             await asyncio.get_running_loop().sock_sendall(restoring.sock, IMAGES + images)
         cancelled = threading.Event()
-        seal = self._services.checkpoints.seal
+        seal = self._services.service(checkpoint_store).seal
         sealing = in_own_thread(lambda: seal(manifest, cancelled.is_set))
         try:
             await self._hold(container, restoring.sock, restoring.task, sealing)
@@ -754,7 +757,9 @@ class Incoming(IncomingMigration):
             await self.files.close()
         self._give_back_size()
         if self._directory is not None:
-            await asyncio.to_thread(self._services.checkpoints.discard, self._directory)
+            await asyncio.to_thread(
+                self._services.service(checkpoint_store).discard, self._directory
+            )
         if self._container is not None:
             await self._remove_container(self._container)
         for network in self._offer.networks:
@@ -864,8 +869,8 @@ async def finish(services: Services, container: Container) -> None:
     Another one with its name stays, which a client has made since the container arrived.
     """
     record = container.record.migration
-    if record is not None and CHECKPOINT in services.checkpoints.names(container.id):
-        undo = services.checkpoints.undo
+    if record is not None and CHECKPOINT in services.service(checkpoint_store).names(container.id):
+        undo = services.service(checkpoint_store).undo
         await asyncio.to_thread(undo, container.id, CHECKPOINT, record.transaction)
 
 

@@ -35,6 +35,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from jaula import feature
 from jaula.errors import InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.kernel.poll import readable
@@ -374,19 +375,11 @@ class Shim:
             self.spawn_helper.timeout = None  # an engine decides
 
         def work() -> ProcessHandle:
-            from jaula.features.checkpoint.runtime import dump, expected
-            from jaula.features.checkpoint.runtime.hold import Hold
-
             spec = _read_spec(self.request.bundle)
-            confinement = expected.of_container(
-                spec,
-                _state(self.request, spec, "running"),
-                self.interfaces,
-                seccomp_cache=self.request.seccomp_cache,
-            )
-            init, fd = self.init.pid, os.dup(commit)
-            held = Hold(self.request.run_dir) if request.hold else None
-            dump.dump(spec, confinement, request, init, self.cgroup, fd, held)
+            state = _state(self.request, spec, "running", self.init.pid)
+            dump = feature.runtime("dump")
+            fd = os.dup(commit)
+            dump(request, self.request, spec, state, self.cgroup, self.interfaces, fd)
             return ProcessHandle(self.init.pid)
 
         try:
@@ -397,10 +390,7 @@ class Shim:
                 raise
             # CRIU lets the processes go when it notices the end of its socket.
             self._end_new_children(before, _CRIU_PATIENCE)
-            from jaula.features.checkpoint.runtime import network
-
-            network.unlock(self.init.pid, self.cgroup.pids(), {})
-            self.cgroup.thaw()
+            feature.runtime("dump-killed")(self.init.pid, self.cgroup)
             raise
         except JaulaError:
             self._end_new_children(before, _CRIU_PATIENCE)  # of a CRIU that has died
@@ -431,12 +421,9 @@ class Shim:
         journal = os.memfd_create("mounts", os.MFD_CLOEXEC)
 
         def work() -> ProcessHandle:
-            from jaula.features.edit import live_mounts
-
             init, bundle = self.init.pid, self.request.bundle
-            live_mounts.change(
-                request, init, self.pidfd, bundle, host_mounts, journal, self.mounts_journal
-            )
+            change = feature.runtime("mounts")
+            change(request, init, self.pidfd, bundle, host_mounts, journal, self.mounts_journal)
             return ProcessHandle(init)
 
         try:
@@ -555,15 +542,14 @@ class Shim:
 
     def _make_debug(self, request: DebugRequest, fds: list[int]) -> ProcessHandle:
         """Create a process of a debug session. Runs in the helper, which has the descriptors."""
-        from jaula.features.debug import root as debug
-
         if self.request.runtime is not None:
             raise RuntimeFailure(f"runtime {self.request.runtime.name} has no debug sessions")
         toolbox, *target = fds[1 if request.stream is not None else 0 :]
         pidfd, root = target if request.target else (-1, -1)
         label = lsm_labels.mount_label(_read_spec(self.request.bundle))
+        enter_root = feature.runtime("debug-root")
         return self._make_exec(
-            request, enter_root=lambda: debug.enter(toolbox, root, label), target=pidfd
+            request, enter_root=lambda: enter_root(toolbox, root, label), target=pidfd
         )
 
     def _make_exec(
@@ -871,11 +857,11 @@ def create_container(
         return external_runtime.start(spec, options, request.runtime, request.run_dir)
     if request.restore is not None:
         proceed()
-        from jaula.features.checkpoint.runtime import (
-            restore,  # imports protobuf, which no start needs
+        restore = feature.runtime("restore")
+        restored: ProcessHandle = restore(
+            spec, options, interfaces, request.restore, start_fds.hold
         )
-
-        return restore.start(spec, options, interfaces, request.restore, start_fds.hold)
+        return restored
     return create.start(spec, options, interfaces, spare)
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.engine.containers import bind_sources
-from jaula.engine.containers.bind_sources import check_sizes, check_unchanged, find_source
 from jaula.errors import InvalidRequest
+from jaula.features.checkpoint import bind_sources
+from jaula.features.checkpoint.bind_sources import check_sizes, check_unchanged, find_source
 from jaula.features.checkpoint.runtime import images
 from jaula.features.checkpoint.runtime.proto import images_pb2
 from jaula.state.records import MountRecord

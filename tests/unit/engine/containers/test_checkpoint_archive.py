@@ -55,7 +55,7 @@ def archive(store: CheckpointStore) -> bytes:
 def importing(
     store: CheckpointStore, container: Any, stream: AsyncIterator[bytes]
 ) -> asyncio.Task[Any]:
-    services: Any = SimpleNamespace(checkpoints=store, container_store={ID: container})
+    services: Any = SimpleNamespace(service=lambda make: store, container_store={ID: container})
     checkpoints: Any = SimpleNamespace(check_host=lambda manifest: None)
     none: Any = None
     archives = CheckpointArchives(services, checkpoints, none)

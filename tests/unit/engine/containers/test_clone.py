@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.engine.containers.clone import clone_request, import_request
+from jaula.features.checkpoint.clone import clone_request, import_request
 from jaula.features.checkpoint.store import ContainerDescription
 from jaula.spec.api import (
     CheckpointClone,

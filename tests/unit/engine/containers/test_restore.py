@@ -12,6 +12,7 @@ import pytest
 from jaula.config import Paths
 from jaula.engine.containers import restore
 from jaula.engine.containers.start import running_fields
+from jaula.engine.hooks import Hooks
 from jaula.engine.model.container import Container
 from jaula.engine.model.events import EventBus
 from jaula.errors import RuntimeFailure
@@ -35,6 +36,7 @@ class Machine:
             config=SimpleNamespace(paths=paths),
             runtime=SimpleNamespace(exit_record=lambda run_dir: end),
             events=EventBus(),
+            hooks=Hooks(),
         )
         self.containers: Any = SimpleNamespace(
             health=SimpleNamespace(started=lambda container: self.calls.append("health")),

@@ -59,6 +59,6 @@ def test_only_the_checkpoint_of_the_former_state_is_removed_at_the_end(
     facts = Manifest(id, former, 1, "4.2", "6.18", "x86_64", "sha256:0", transaction=word)
     store.commit(images, facts)
     rollbacks: Any = Rollbacks.__new__(Rollbacks)
-    rollbacks._services = SimpleNamespace(checkpoints=store)
+    rollbacks._services = SimpleNamespace(service=lambda make: store)
     rollbacks._discard(SimpleNamespace(id=id, name="c", record=None), former)
     assert store.names(id) == ([former] if replaced else [])

@@ -76,7 +76,7 @@ def test_only_the_checkpoint_of_the_migration_is_removed_when_the_container_runs
     )
     store.commit(images, manifest)
     record = MigrationRecord("m", MigrationPhase.RECEIVED, "peer", transaction="word")
-    services: Any = SimpleNamespace(checkpoints=store)
+    services: Any = SimpleNamespace(service=lambda make: store)
     container: Any = SimpleNamespace(id="c" * 64, record=SimpleNamespace(migration=record))
     asyncio.run(finish(services, container))
     assert store.names("c" * 64) == ([CHECKPOINT] if replaced else [])

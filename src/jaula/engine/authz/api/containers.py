@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from jaula import metrics
 from jaula.engine import relaxations
@@ -20,10 +17,9 @@ from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
 from jaula.engine.model.seal import request_seal
-from jaula.engine.threads import in_thread, shielded
+from jaula.engine.threads import in_thread
 from jaula.engine.volumes.create import option_names
 from jaula.images.reference import join_name
-from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -33,14 +29,9 @@ if TYPE_CHECKING:
     from jaula.engine.containers.create import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.features.edit.request import Edit
     from jaula.spec.api import (
-        CheckpointClone,
-        CheckpointCreate,
         ContainerCreate,
-        ContainerEdit,
         ContainerUpdate,
-        DebugCreate,
         Drift,
         IsolationChange,
     )
@@ -48,7 +39,6 @@ if TYPE_CHECKING:
         AttachOptions,
         CommitOptions,
         ContainerCreated,
-        ImportedCheckpoint,
         LogOptions,
         SendStream,
         WaitResult,
@@ -143,114 +133,6 @@ class ContainersApi:
                 action.require_enter(ref)
                 action.authorize_more(relaxations.of_checkpoint_directory(checkpoint_dir))
             await self._service.start(ref, checkpoint=checkpoint, checkpoint_dir=checkpoint_dir)
-
-    async def create_checkpoint(self, ref: str, body: CheckpointCreate) -> None:
-        with self._session.begin("checkpoint create", ref) as action:
-            action.require_enter(ref)
-            action.authorize_more(relaxations.of_checkpoint_directory(body.checkpoint_dir))
-            await self._service.create_checkpoint(ref, body)
-
-    async def clone(
-        self, ref: str, checkpoint: str, directory: str, body: CheckpointClone
-    ) -> ContainerCreated:
-        session = self._session
-        with session.begin("container clone", ref) as action:
-            action.require_enter(ref)
-            privileges = relaxations.of_checkpoint_directory(directory)
-            action.authorize_more(privileges)
-            created = await self._service.clone(
-                ref,
-                checkpoint,
-                directory,
-                body,
-                owner=session.owner,
-                authorize=lambda request: create_authorization(
-                    self._session, action, request, body.name or ""
-                ),
-            )
-            action.authorize_more(privileges)  # those of the request have replaced it
-            action.describe(self._service.find(created.id))
-            action.seal = request_seal(self._service.find(created.id).record)
-            return created
-
-    async def debug_copy(self, ref: str, body: DebugCreate) -> AsyncIterator[Document]:
-        """Yield the container of a debug session. It is removed when the iterator is closed."""
-        session, image = self._session, body.image or DEBUG_IMAGE
-        with session.begin("debug create", ref, argv=body.cmd, image=image) as action:
-            action.require_run()
-            if self._service.debug_copies.find_source(ref) is not None:
-                action.require_enter(ref)
-            created = await self._service.debug_copies.create(
-                ref,
-                body,
-                owner=session.owner,
-                authorize=lambda request: create_authorization(session, action, request, ""),
-            )
-            action.seal = request_seal(self._service.find(created.id).record)
-        try:
-            yield {"Id": created.id, "Warnings": created.warnings}
-            await asyncio.get_running_loop().create_future()  # until the client is gone
-        finally:
-            await shielded(self._service.debug_copies.remove(created.id))
-
-    async def checkpoint_manifest(self, ref: str, checkpoint: str, directory: str) -> bytes:
-        self._session.require_container_read(ref)
-        self._session.authorize(relaxations.of_checkpoint_directory(directory))
-        container = self._service.find(ref)
-        return await self._service.checkpoint_archives.manifest(container, checkpoint, directory)
-
-    async def export_checkpoint(
-        self, ref: str, checkpoint: str, directory: str, signature: bytes
-    ) -> AsyncIterator[bytes]:
-        with self._session.begin("checkpoint export", ref) as action:
-            container = action.require_enter(ref)
-            action.authorize_more(relaxations.of_checkpoint_directory(directory))
-            archives = self._service.checkpoint_archives
-            return await archives.export(container, checkpoint, directory, signature)
-
-    async def import_checkpoint(
-        self, stream: AsyncIterator[bytes], options: CheckpointClone
-    ) -> ImportedCheckpoint:
-        session = self._session
-        with session.begin("checkpoint import", options.name) as action:
-            action.require_run()
-            imported = await self._service.checkpoint_archives.import_(
-                stream,
-                options,
-                owner=session.owner,
-                authorize=lambda request: create_authorization(
-                    self._session, action, request, options.name or ""
-                ),
-                authorize_existing=action.require_enter,
-            )
-            container = self._service.find(imported.container)
-            action.describe(container)
-            if imported.created:
-                action.seal = request_seal(container.record)
-            return imported
-
-    async def rollback(self, ref: str, checkpoint: str, directory: str) -> None:
-        with self._session.begin("container rollback", ref) as action:
-            action.authorize_start(ref)
-            action.require_enter(ref)
-            action.authorize_more(relaxations.of_checkpoint_directory(directory))
-            await self._service.rollback(ref, checkpoint, directory)
-
-    def list_checkpoints(self, ref: str, directory: str) -> Documents:
-        self._session.require_read()
-        self._session.authorize(relaxations.of_checkpoint_directory(directory))
-        return self._service.list_checkpoints(ref, directory)
-
-    async def inspect_checkpoint(self, ref: str, name: str, directory: str) -> Document:
-        self._session.require_container_read(ref)
-        self._session.authorize(relaxations.of_checkpoint_directory(directory))
-        return await self._service.inspect_checkpoint(ref, name, directory)
-
-    async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
-        with self._session.begin("checkpoint remove", ref, revokes=True) as action:
-            action.require_control(ref)
-            action.authorize_more(relaxations.of_checkpoint_directory(directory))
-            await self._service.remove_checkpoint(ref, name, directory)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
         with self._session.begin("container stop", ref, revokes=True) as action:
@@ -446,47 +328,6 @@ class ContainersApi:
             warnings = await self._service.update(ref, body)
             action.seal = request_seal(container.record)
             return warnings
-
-    def editable(self, ref: str) -> Document:
-        self._session.require_container_read(ref)
-        return self._service.editable(ref)
-
-    async def edit(self, ref: str, body: ContainerEdit) -> Sequence[str]:
-        session = self._session
-        with session.begin("container edit", ref) as action:
-            container = action.require_control(ref)
-            action.reserve_change(container, body)
-
-            def authorize(edit: Edit) -> Bounds:
-                action.argv = edit.changes
-                for network in body.connect:
-                    session.require_network_use(network)
-                return self._authorize_edit(action, container, body, edit)
-
-            warnings = await self._service.edit(ref, body, authorize, session.caller.key)
-            action.seal = request_seal(container.record)
-            return warnings
-
-    def _authorize_edit(
-        self, action: AuditedAction, container: Container, body: ContainerEdit, edit: Edit
-    ) -> Bounds:
-        """Check a decided change as a create with its new members would be checked."""
-        session, record = self._session, container.record
-        privileges = action.authorize(
-            (*relaxations.of_edit(edit.resolved, edit.mounts), *relaxations.of_update(body.update))
-        )
-        binds = any(request.mount.type == "bind" for request in edit.mounts)
-        if binds and not session.is_admin and session.caller.key != record.owner:
-            # Such a mount has the rights of the container's owner.
-            what = f"mount a directory of the host in container {container.name}"
-            raise session.denial(what, "its owner may")
-        asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
-        action.reserve(Share.VOLUMES, session.authorize_volumes(asked))
-        session.check_ceilings(limits.of_ports(edit.ports))
-        if edit.limits is not None:
-            old, pids = record.resolved.resources, session.services.host.pids_limit
-            session.check_ceilings(limits.of_update(old, edit.resolved.resources, pids))
-        return session.bounds(asked, privileges, record.engine_socket)
 
     async def resize(self, ref: str, h: int, w: int) -> None:
         self._session.require_control(ref)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
 from jaula.engine.containers.exec import LEAST_SIZE
-from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
     from jaula.engine.containers.exec import Exec
     from jaula.engine.engine import Engine
-    from jaula.spec.api import DebugCreate, ExecCreate
+    from jaula.spec.api import ExecCreate
 
 Document = dict[str, Any]
 
@@ -33,18 +32,6 @@ class ExecsApi:
             action.authorize(relaxations.of_exec(body))
             action.reserve_document(body, least=LEAST_SIZE)
             return await self._service.create(ref, body, owner=self._session.share_key)
-
-    async def debug(self, ref: str, body: DebugCreate) -> str:
-        image = body.image or DEBUG_IMAGE
-        with self._session.begin("debug create", ref, argv=body.cmd, image=image) as action:
-            action.require_enter(ref)
-            action.authorize(relaxations.of_exec(body))
-            action.reserve_document(body, least=LEAST_SIZE)
-            return await self._service.create_debug(ref, body, owner=self._session.share_key)
-
-    def debug_sessions(self, ref: str) -> list[Document]:
-        self._session.require_container_read(ref)
-        return self._service.debug_sessions(ref)
 
     async def start(
         self,

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from jaula.engine.containers import shm
-from jaula.engine.containers.clone import held_description
 from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, resource_error
 from jaula.features.checkpoint.archive import ArchiveReader, TreeReader
-from jaula.features.checkpoint.store import SHM_TAR
+from jaula.features.checkpoint.clone import held_description
+from jaula.features.checkpoint.store import SHM_TAR, checkpoint_store
 from jaula.storage import checkpoint_files
 from jaula.storage.trees import open_directory
 
@@ -106,7 +106,7 @@ async def opened(
     :raises NotAuthorized: when the archive is not trusted.
     :raises InvalidRequest: when it cannot be read, or is damaged.
     """
-    store = services.checkpoints
+    store = services.service(checkpoint_store)
     directory = store.incoming()  # not in a thread: a cancellation would leave it
     try:
         manifest, signers = await in_own_thread(lambda: _extract(archives, path, directory))
@@ -149,7 +149,12 @@ async def shared_memory(services: Services, record: ContainerRecord) -> AsyncIte
     :raises Unavailable: when /dev/shm is full.
     """
     path = shm.shared(services, record) if record.resolved.namespaces.ipc.container else None
-    archive = services.checkpoints.files(services.checkpoints.read(record.id, NAME)) / SHM_TAR
+    archive = (
+        services.service(checkpoint_store).files(
+            services.service(checkpoint_store).read(record.id, NAME)
+        )
+        / SHM_TAR
+    )
     if path is None or not archive.exists():
         yield
         return

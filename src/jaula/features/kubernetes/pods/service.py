@@ -605,10 +605,12 @@ class Pods:
 
         :raises NotAuthorized: when the checkpoint is not trusted.
         """
+        from jaula.features.checkpoint.hooks import archives as checkpoint_archives
+        from jaula.features.checkpoint.hooks import clones as checkpoint_clones
         from jaula.features.kubernetes.pods import restore
 
-        services, clones = self._services, self._containers.clones
-        archives = self._containers.checkpoint_archives
+        services, clones = self._services, self._containers.service(checkpoint_clones)
+        archives = self._containers.service(checkpoint_archives)
         async with restore.opened(services, archives, source) as checkpoint:
             image, id = clones.image(checkpoint.description), checkpoint.description.image_id
             archives.check_image(checkpoint.signers, image, id)
@@ -741,11 +743,12 @@ class Pods:
 
     async def _restore(self, container: Container) -> None:
         """Start a container from its checkpoint, which is used once."""
+        from jaula.features.checkpoint.hooks import checkpoints
         from jaula.features.kubernetes.pods import restore
 
         async with restore.shared_memory(self._services, container.record):
             await self._containers.start(container.id, checkpoint=restore.NAME)
-        await self._containers.remove_checkpoint(container.id, restore.NAME, "")
+        await self._containers.service(checkpoints).remove(container, restore.NAME, "")
 
     async def reopen_log(self, ref: str) -> None:
         """Open the log of a running container again, after its file was renamed.
@@ -819,6 +822,7 @@ class Pods:
 
         :raises TimeoutError: when it takes longer than ``seconds``; nothing is written then.
         """
+        from jaula.features.checkpoint.hooks import checkpoints
         from jaula.features.kubernetes.pods.checkpoint import write_checkpoint
 
         container = self.container(ref)
@@ -831,7 +835,7 @@ class Pods:
         try:
             async with asyncio.timeout(seconds):
                 await write_checkpoint(
-                    self._containers.checkpoints,
+                    self._containers.service(checkpoints),
                     container,
                     location,
                     self._services.config.paths,

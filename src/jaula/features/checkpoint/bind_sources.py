@@ -17,6 +17,8 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jaula.errors import InvalidRequest
+from jaula.features.checkpoint.runtime import images as criu_images
+from jaula.features.checkpoint.runtime.proto import images_pb2
 from jaula.kernel import namespaces
 from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.paths import open_in_root
@@ -107,9 +109,6 @@ def check_sizes(mounts: Iterable[MountRecord], images: Path, host_mounts: int = 
 
     :raises InvalidRequest: when one has another size, or is gone.
     """
-    from jaula.features.checkpoint.runtime import images as criu_images
-    from jaula.features.checkpoint.runtime.proto import images_pb2
-
     data = (images / criu_images.FILES).read_bytes()
     files = criu_images.decode(data, criu_images.FILES, images_pb2.File)
     binds = {mount.destination.rstrip("/"): mount for mount in mounts if mount.type == "bind"}

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.containers import create as container_create
-from jaula.engine.containers.create import Authorize
+from jaula.engine.containers.create import AuthorizeBody
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.features.checkpoint import container_files as checkpoint_files
+from jaula.features.checkpoint.store import checkpoint_store
 from jaula.spec.api import CheckpointClone, ContainerCreate, Mount
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 from jaula.spec.image import diff_id_of
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from jaula.spec.api_params import ContainerCreated
 
 log = logging.getLogger("jaula.containers")
-
-AuthorizeBody = Callable[[ContainerCreate], Authorize]
-"""Returns the authorization of a create request."""
 
 Adopt = Callable[["Manifest"], "Manifest"]
 """Gives a checkpoint to the container of a manifest; runs in a thread."""
@@ -146,7 +144,7 @@ class Clones:
 
         :raises InvalidRequest: when the checkpoint holds no files, or has connections.
         """
-        source = self._services.checkpoints.images(manifest).parent
+        source = self._services.service(checkpoint_store).images(manifest).parent
         foreign = bool(manifest.directory)  # its files may be changed or be on another file system
         manifest, body = self.request(manifest, options)
         return await self.create(
@@ -156,7 +154,7 @@ class Clones:
             owner=owner,
             authorize=authorize,
             # The file system is written to the disk with the container's files.
-            adopt=lambda adopted: self._services.checkpoints.link(
+            adopt=lambda adopted: self._services.service(checkpoint_store).link(
                 adopted, source, sync=False, copy=foreign
             ),
             verify=verify,

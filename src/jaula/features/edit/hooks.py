@@ -1,0 +1,31 @@
+"""The changes of an engine's containers, and the hook that undoes interrupted ones."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from jaula.errors import JaulaError
+from jaula.features.edit.edit import Edits
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.model.container import Container
+
+log = logging.getLogger("jaula.engine")
+
+
+def edits(containers: Containers) -> Edits:
+    """Return the changes of containers."""
+    return Edits(containers.services, containers.starter, containers.health)
+
+
+async def undo(containers: Containers, container: Container) -> None:
+    """Undo an interrupted change of a container whose shim answers, or that does not run."""
+    if container.live and (container.shim is None or not container.shim.pid):
+        return  # done when its shim answers, or before the next change
+    try:
+        async with container.lock:
+            await containers.service(edits).undo(container)
+    except JaulaError as error:
+        log.warning("container %s: %s", container.name, error)
