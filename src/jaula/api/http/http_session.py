@@ -56,7 +56,7 @@ from jaula.errors import JaulaError, resource_error, system_error_text
 from jaula.request_context import RequestContext
 
 if TYPE_CHECKING:
-    from jaula.api.backend import Backend
+    from jaula.engine.authz.gateway import EngineApi
 
 BATCH = 64 * 1024  # bytes of a stream that are sent as one chunk at most
 WEB_USER = b"jaula-web-user"
@@ -105,7 +105,7 @@ class HttpSession:
         self,
         connection: HttpProtocol,
         router: Router,
-        engine: Backend,
+        engine: EngineApi,
         limits: Limits,
         *,
         busy: bool = False,

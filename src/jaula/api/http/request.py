@@ -23,7 +23,7 @@ from jaula.spec.decode import decode
 from jaula.spec.json_syntax import syntax_error
 
 if TYPE_CHECKING:
-    from jaula.api.backend import Backend
+    from jaula.engine.authz.gateway import EngineApi
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 _MAX_PARAMETERS = 1024  # of a query
@@ -264,7 +264,7 @@ class Request:
 
     def __init__(
         self,
-        engine: Backend,
+        engine: EngineApi,
         name: str,
         query: Query,
         headers: dict[bytes, bytes],

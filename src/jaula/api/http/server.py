@@ -22,8 +22,8 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from jaula.api.backend import Backend
     from jaula.api.http.tls_listener import ServeStream, TlsListener
+    from jaula.engine.authz.gateway import EngineApi
 
 MAX_CONNECTIONS = 1024
 ROOT_CONNECTIONS = 64  # of these, for root only
@@ -38,7 +38,7 @@ SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that run when the server closes
 IDLE_SECONDS = 5.0  # without a connection that begins or ends, until the server is idle
 
-Enter = Callable[[Origin | None], "Backend"]
+Enter = Callable[[Origin | None], "EngineApi"]
 """Returns the engine for the peer of a connection."""
 
 _log = logging.getLogger("jaula.api")

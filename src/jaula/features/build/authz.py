@@ -11,10 +11,12 @@ import msgspec
 from jaula.engine import relaxations
 from jaula.engine.authz.api.images import closing
 from jaula.engine.authz.limits import UNLIMITED
+from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.containers.create import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
 from jaula.features.build.builder.client_session import check_id
+from jaula.features.build.builder.service import Builds
 from jaula.features.build.hooks import builds
 from jaula.spec.api import ContainerCreate
 
@@ -48,6 +50,8 @@ class BuildsApi:
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.service(builds)
         self._session = session
+
+    worker = use_case(Builds.worker, Right.READ)
 
     async def build(
         self, options: BuildOptions, stream: AsyncIterator[bytes] | None
@@ -117,10 +121,6 @@ class BuildsApi:
     def remove_record(self, ref: str) -> bool:
         self._session.require_run()
         return self._service.history.remove(self._session.caller.key, ref)
-
-    def worker(self) -> Document:
-        self._session.require_read()
-        return self._service.worker()
 
     def release(self, result: str) -> None:
         self._service.release(result, self._session.caller.key)

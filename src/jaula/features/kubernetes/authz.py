@@ -8,10 +8,12 @@ from jaula import trusted_file
 from jaula.engine import relaxations
 from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
+from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.model.seal import request_seal
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotFound
 from jaula.features.kubernetes.hooks import pods
+from jaula.features.kubernetes.pods.service import Pods
 from jaula.spec.api import ExecCreate
 from jaula.state.records import MigrationPhase
 
@@ -24,11 +26,10 @@ if TYPE_CHECKING:
     from jaula.engine.containers.create import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
     from jaula.features.metrics.pod_usage import ContainerUsage, SandboxUsage
     from jaula.features.metrics.samples import SandboxSample
-    from jaula.spec.pod import PodContainerRequest, PodLimits, PodSandboxRequest, RuntimeHandler
+    from jaula.spec.pod import PodContainerRequest, PodLimits, PodSandboxRequest
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
@@ -74,6 +75,11 @@ class PodsApi:
         self._service = engine.service(pods)
         self._session = session
 
+    handler_names = use_case(Pods.handler_names, Right.READ)
+    runtime_handlers = use_case(Pods.runtime_handlers, Right.READ)
+    systemd_cgroups = use_case(Pods.systemd_cgroups, Right.READ)
+    network_state = use_case(Pods.network_state, Right.READ)
+
     def require_host_file(self, path: str, description: str) -> None:
         """Check that the caller may have a file of the host read as root; a refusal is logged.
 
@@ -86,22 +92,6 @@ class PodsApi:
             privilege = Privilege(Relaxation.HOST_MOUNT, path, writable=False)
             action.authorize((privilege,))
             _check_path(self._session, path, description)
-
-    def handler_names(self) -> tuple[str, ...]:
-        self._session.require_read()
-        return self._service.handler_names()
-
-    async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]:
-        self._session.require_read()
-        return await self._service.runtime_handlers()
-
-    def systemd_cgroups(self) -> bool:
-        self._session.require_read()
-        return self._service.systemd_cgroups()
-
-    def network_state(self) -> NetworkState:
-        self._session.require_read()
-        return self._service.network_state()
 
     async def run(self, request: PodSandboxRequest) -> str:
         with self._session.begin("pod run", request.metadata.name) as action:

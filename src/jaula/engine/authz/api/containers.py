@@ -12,7 +12,9 @@ from jaula.engine import relaxations
 from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.containers.create import size_limit
+from jaula.engine.containers.service import Containers
 from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
@@ -22,7 +24,6 @@ from jaula.engine.volumes.create import option_names
 from jaula.images.reference import join_name
 
 if TYPE_CHECKING:
-    from asyncio import Future
     from collections.abc import AsyncIterator, Sequence
 
     from jaula.engine.authz.session import AuditedAction, Session
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
         AttachOptions,
         CommitOptions,
         ContainerCreated,
-        LogOptions,
-        SendStream,
-        WaitResult,
     )
     from jaula.state.records import ResolvedRequest
     from jaula.storage.path_resolve import DirectoryListing, PathStat
@@ -110,6 +108,21 @@ class ContainersApi:
         self._service = engine.containers
         self._session = session
 
+    stop = use_case(Containers.stop, Right.REMOVE, "container stop", revokes=True)
+    restart = use_case(Containers.restart, Right.START, "container restart")
+    kill = use_case(Containers.kill, Right.REMOVE, "container kill", revokes=True)
+    pause = use_case(Containers.pause, Right.CONTROL, "container pause", revokes=True)
+    unpause = use_case(Containers.unpause, Right.CONTROL, "container unpause")
+    remove = use_case(Containers.remove, Right.REMOVE, "container remove", revokes=True)
+    resize = use_case(Containers.resize, Right.CONTROL)
+    wait = use_case(Containers.wait, Right.READ)
+    stats = use_case(Containers.stats, Right.READ)
+    top = use_case(Containers.top, Right.READ_CONTAINER)
+    logs = use_case(Containers.logs, Right.READ_CONTAINER)
+    log_follower = use_case(Containers.log_follower, Right.READ_CONTAINER)
+    export = use_case(Containers.export, Right.READ_CONTAINER)
+    spec = use_case(Containers.spec, Right.READ_CONTAINER)
+
     async def create(
         self, body: ContainerCreate, name: str | None, platform: str | None
     ) -> ContainerCreated:
@@ -134,31 +147,6 @@ class ContainersApi:
                 action.authorize_more(relaxations.of_checkpoint_directory(checkpoint_dir))
             await self._service.start(ref, checkpoint=checkpoint, checkpoint_dir=checkpoint_dir)
 
-    async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
-        with self._session.begin("container stop", ref, revokes=True) as action:
-            action.require_remove(ref)
-            await self._service.stop(ref, timeout, signal)
-
-    async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
-        with self._session.begin("container restart", ref) as action:
-            action.authorize_start(ref)
-            await self._service.restart(ref, timeout, signal)
-
-    async def kill(self, ref: str, signal: str | None) -> None:
-        with self._session.begin("container kill", ref, revokes=True) as action:
-            action.require_remove(ref)
-            await self._service.kill(ref, signal)
-
-    async def pause(self, ref: str) -> None:
-        with self._session.begin("container pause", ref, revokes=True) as action:
-            action.require_control(ref)
-            await self._service.pause(ref)
-
-    async def unpause(self, ref: str) -> None:
-        with self._session.begin("container unpause", ref) as action:
-            action.require_control(ref)
-            await self._service.unpause(ref)
-
     async def rename(self, ref: str, new: str) -> None:
         with self._session.begin("container rename", ref) as action:
             container = action.require_control(ref)
@@ -174,20 +162,11 @@ class ContainersApi:
             action.require_control(ref)
             await self._service.import_(ref, name, created, stream)
 
-    async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
-        with self._session.begin("container remove", ref, revokes=True) as action:
-            action.require_remove(ref)
-            await self._service.remove(ref, force=force, volumes=volumes)
-
     async def remove_link(self, name: str) -> None:
         with self._session.begin("container unlink", name, revokes=True) as action:
             action.require_run()
             action.require_control(self._service.parent_of_link(name).id)
             await self._service.remove_link(name)
-
-    async def wait(self, ref: str, condition: str) -> Future[WaitResult]:
-        self._session.require_read()
-        return await self._service.wait(ref, condition)
 
     async def inspect(self, ref: str, *, size: bool) -> Document:
         self._session.require_read()
@@ -207,10 +186,6 @@ class ContainersApi:
         )
         is_short = self._session.services.container_store.sizes.total <= _SHORT
         return work() if is_short and not size else await in_thread(work)
-
-    async def top(self, ref: str, ps_args: str) -> Document:
-        self._session.require_container_read(ref)
-        return await self._service.top(ref, ps_args)
 
     async def changes(self, ref: str) -> Documents:
         self._session.require_container_read(ref)
@@ -247,22 +222,6 @@ class ContainersApi:
         else:
             self._session.require_container_read(ref)
         return self._service.tty(ref, control=control)
-
-    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
-        self._session.require_container_read(ref)
-        return self._service.logs(ref, options)
-
-    def log_follower(self, ref: str, options: LogOptions) -> SendStream:
-        self._session.require_container_read(ref)
-        return self._service.log_follower(ref, options)
-
-    def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]:
-        self._session.require_read()
-        return self._service.stats(ref, stream=stream, one_shot=one_shot)
-
-    def export(self, ref: str) -> AsyncIterator[bytes]:
-        self._session.require_container_read(ref)
-        return self._service.export(ref)
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
         with self._session.begin("container commit", ref, image=options.repo) as action:
@@ -329,10 +288,6 @@ class ContainersApi:
             action.seal = request_seal(container.record)
             return warnings
 
-    async def resize(self, ref: str, h: int, w: int) -> None:
-        self._session.require_control(ref)
-        await self._service.resize(ref, h, w)
-
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("container prune", "", revokes=True) as action:
             if action.may_prune(filters):
@@ -351,7 +306,3 @@ class ContainersApi:
         if not self._session.is_admin:
             raise self._session.denial("report a drift")
         self._service.drift(ref, report)
-
-    def spec(self, ref: str) -> bytes:
-        self._session.require_container_read(ref)
-        return self._service.spec(ref)

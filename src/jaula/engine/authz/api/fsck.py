@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.authz.use_case import Right, use_case
+from jaula.engine.fsck.service import Fsck
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
 
@@ -22,9 +22,7 @@ class FsckApi:
         self._service = engine.fsck
         self._session = session
 
-    def verify_images(self, names: Sequence[str]) -> AsyncIterator[Document]:
-        self._session.require_run()
-        return self._service.verify_images(names)
+    verify_images = use_case(Fsck.verify_images, Right.RUN)
 
     async def check(self, *, contents: bool) -> Document:
         self._session.require_read()

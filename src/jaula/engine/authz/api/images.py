@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.authz.use_case import Right, use_case
+from jaula.engine.images.service import Images
 from jaula.engine.model.filters import Filters
 from jaula.engine.threads import in_thread
 from jaula.images.platform import format_platform
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.engine.images.service import StoredImage
     from jaula.spec.image import Platform
 
 Document = dict[str, Any]
@@ -47,6 +48,15 @@ class ImagesApi:
         self._service = engine.images
         self._session = session
 
+    inspect = use_case(Images.inspect, Right.READ)
+    history = use_case(Images.history, Right.READ)
+    attestations = use_case(Images.attestations, Right.READ)
+    stored = use_case(Images.stored, Right.READ)
+    find_stored = use_case(Images.find_stored, Right.READ)
+    names = use_case(Images.names, Right.READ)
+    configuration = use_case(Images.configuration, Right.READ)
+    save = use_case(Images.save, Right.READ)
+
     async def list(
         self,
         *,
@@ -68,47 +78,10 @@ class ImagesApi:
         is_short = self._session.services.images.manifest_count <= _SHORT
         return work() if is_short else await in_thread(work)
 
-    def inspect(
-        self,
-        ref: str,
-        platform: Platform | None = None,
-        *,
-        manifests: bool = False,
-        identity: bool = False,
-    ) -> Document:
-        self._session.require_read()
-        return self._service.inspect(ref, platform, manifests=manifests, identity=identity)
-
-    def history(self, ref: str, platform: Platform | None = None) -> Documents:
-        self._session.require_read()
-        return self._service.history(ref, platform)
-
-    async def attestations(
-        self, ref: str, platform: Platform | None, types: Sequence[str], *, statement: bool
-    ) -> Documents:
-        self._session.require_read()
-        return await self._service.attestations(ref, platform, types, statement=statement)
-
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         with self._session.begin("image tag", f"{ref} {repo}:{tag}") as action:
             action.require_images()
             await self._service.tag(ref, repo, tag, self._session.image_quota())
-
-    async def stored(self) -> Sequence[StoredImage]:
-        self._session.require_read()
-        return await self._service.stored()
-
-    async def find_stored(self, ref: str) -> StoredImage:
-        self._session.require_read()
-        return await self._service.find_stored(ref)
-
-    def names(self, id: str) -> tuple[Sequence[str], Sequence[str]]:
-        self._session.require_read()
-        return self._service.names(id)
-
-    async def configuration(self, ref: str) -> bytes:
-        self._session.require_read()
-        return await self._service.configuration(ref)
 
     async def remove(
         self,
@@ -150,12 +123,6 @@ class ImagesApi:
             async with closing(messages) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
-
-    def save(
-        self, names: Sequence[str], platforms: Sequence[Platform] = ()
-    ) -> AsyncIterator[bytes]:
-        self._session.require_read()
-        return self._service.save(names, platforms)
 
     async def import_(
         self,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
 from jaula.engine.authz.limits import Share
+from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.model.filters import Filters
+from jaula.engine.networks.service import Networks
 
 if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
@@ -28,13 +30,8 @@ class NetworksApi:
         self._service = engine.networks
         self._session = session
 
-    def list(self, filters: Filters) -> Documents:
-        self._session.require_read()
-        return self._service.list(filters)
-
-    def inspect(self, ref: str) -> Document:
-        self._session.require_read()
-        return self._service.inspect(ref)
+    list = use_case(Networks.list, Right.READ)
+    inspect = use_case(Networks.inspect, Right.READ)
 
     async def create(self, body: NetworkCreate) -> Document:
         with self._session.begin("network create", body.name) as action:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authz.api.images import closing
-from jaula.engine.model.filters import Filters
+from jaula.engine.authz.use_case import Right, use_case
+from jaula.engine.images.registry import RegistryService
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.spec.api import ManifestListAdd, RegistryAuth
+    from jaula.spec.api import RegistryAuth
     from jaula.spec.image import Platform
     from jaula.spec.layer_compression import LayerCompression
 
@@ -32,6 +33,11 @@ class RegistryApi:
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.distribution
         self._session = session
+
+    inspect = use_case(RegistryService.inspect, Right.IMAGES)
+    manifest = use_case(RegistryService.manifest, Right.IMAGES)
+    search = use_case(RegistryService.search, Right.IMAGES)
+    push_list = use_case(RegistryService.push_list, Right.IMAGES, "manifest push")
 
     async def pull(
         self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
@@ -63,24 +69,3 @@ class RegistryApi:
         with self._session.begin("registry login", auth.server_address) as action:
             action.require_images()
             return await self._service.login(auth)
-
-    async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._session.require_images()
-        return await self._service.inspect(name, auth)
-
-    async def manifest(self, name: str, auth: RegistryAuth | None) -> Document:
-        self._session.require_images()
-        return await self._service.manifest(name, auth)
-
-    async def push_list(
-        self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
-    ) -> Document:
-        with self._session.begin("manifest push", name) as action:
-            action.require_images()
-            return await self._service.push_list(name, body, auth)
-
-    async def search(
-        self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None
-    ) -> Documents:
-        self._session.require_images()
-        return await self._service.search(term, limit, filters, auth)

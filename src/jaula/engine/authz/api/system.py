@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.model.filters import Filters
+from jaula.engine.system.service import System
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.engine.system.disk_usage import Storage
 
 Document = dict[str, Any]
 
@@ -24,12 +25,10 @@ class SystemApi:
         self._service = engine.system
         self._session = session
 
-    async def info(self) -> Document:
-        self._session.require_read()
-        return await self._service.info()
-
-    def version(self) -> Document:
-        return self._service.version()
+    info = use_case(System.info, Right.READ)
+    version = use_case(System.version, Right.NONE)
+    ping = use_case(System.ping, Right.NONE)
+    storage = use_case(System.storage, Right.READ)
 
     async def df(self) -> Document:
         self._session.require_read()
@@ -38,15 +37,8 @@ class SystemApi:
         document["Volumes"] = document["VolumeUsage"]["Items"] = volumes
         return document
 
-    async def storage(self) -> Storage:
-        self._session.require_read()
-        return await self._service.storage()
-
     def events(
         self, since: float | None, until: float | None, filters: Filters
     ) -> AsyncIterator[Document]:
         self._session.require_read()
         return self._session.visible_events(self._service.events(since, until, filters))
-
-    async def ping(self) -> None:
-        await self._service.ping()

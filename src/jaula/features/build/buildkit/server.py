@@ -54,8 +54,8 @@ from jaula.kernel import binfmt_misc
 from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.features.build.builder.remote_tree import RemoteTree
-    from jaula.features.build.buildkit.backend import Backend
     from jaula.features.build.options import BuildExport
 
 Document = dict[str, Any]
@@ -106,7 +106,7 @@ _LLB_CAPS = (
 """Capabilities that clients require before they send an option. No definition is solved."""
 
 
-async def serve(descriptor: int, early: bytes, engine: Backend) -> None:
+async def serve(descriptor: int, early: bytes, engine: EngineApi) -> None:
     """Answer the calls of a connection until the client leaves. This owns ``descriptor``."""
     with socket.socket(fileno=descriptor) as sock:
         connection = _BuildKit(engine)
@@ -118,7 +118,7 @@ async def serve(descriptor: int, early: bytes, engine: Backend) -> None:
 
 
 async def serve_session(
-    descriptor: int, early: bytes, engine: Backend, id: str, shared_key: str
+    descriptor: int, early: bytes, engine: EngineApi, id: str, shared_key: str
 ) -> None:
     """Keep a session of a client until it leaves. This owns ``descriptor``."""
     with socket.socket(fileno=descriptor) as sock:
@@ -234,7 +234,7 @@ class _Job:
 class _BuildKit:
     """The builds of one connection."""
 
-    def __init__(self, engine: Backend) -> None:
+    def __init__(self, engine: EngineApi) -> None:
         self._engine = engine
         self._jobs: dict[str, _Job] = {}
         self._ended: deque[_Job] = deque(maxlen=_MAX_ENDED)  # a client may still read their end

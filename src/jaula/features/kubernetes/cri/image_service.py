@@ -36,9 +36,9 @@ from jaula.spec.api import RegistryAuth
 from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.images.service import StoredImage
     from jaula.engine.system.disk_usage import StorageUsage
-    from jaula.features.kubernetes.cri.backend import Backend
 
 _SERVICE = "/runtime.v1.ImageService/"
 _STREAM_LENGTH = 256  # images of one message of a stream
@@ -49,7 +49,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 class ImageService:
     """The calls of one connection."""
 
-    def __init__(self, engine: Backend) -> None:
+    def __init__(self, engine: EngineApi) -> None:
         self._engine = engine
 
     def methods(self) -> dict[str, Method]:

@@ -33,7 +33,7 @@ from jaula.spec.protobuf import decoder
 from jaula.state.records import SANDBOX_ATTRIBUTE
 
 if TYPE_CHECKING:
-    from jaula.features.kubernetes.cri.backend import Backend
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.features.kubernetes.cri.streaming.server import StreamServer
     from jaula.state.records import ContainerRecord
 
@@ -63,7 +63,7 @@ Document = dict[str, Any]
 class RuntimeService:
     """The calls of one connection."""
 
-    def __init__(self, engine: Backend, streams: StreamServer) -> None:
+    def __init__(self, engine: EngineApi, streams: StreamServer) -> None:
         """``streams`` serves the URLs of exec, attach and port-forward."""
         self._engine = engine
         self._streams = streams

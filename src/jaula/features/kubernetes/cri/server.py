@@ -24,7 +24,7 @@ from jaula.spec.api_params import Peer
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from jaula.features.kubernetes.cri.backend import Backend
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.features.kubernetes.cri.streaming.server import StreamServer
 
 _log = logging.getLogger("jaula.features.kubernetes.cri")
@@ -47,7 +47,7 @@ LIMITS = Limits(
     stall=_STALL_SECONDS,
 )
 
-Enter = Callable[[Peer], "Backend"]
+Enter = Callable[[Peer], "EngineApi"]
 """Returns the engine for the peer of a connection."""
 
 

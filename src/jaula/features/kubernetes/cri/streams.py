@@ -14,14 +14,14 @@ from jaula.spec.api_params import AttachOptions
 from jaula.tasks import awaited_task
 
 if TYPE_CHECKING:
-    from jaula.features.kubernetes.cri.backend import Backend
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.features.kubernetes.cri.streaming.backend import Duplex, Size, Streams
 
 
 class EngineStreams:
     """Carries requests out for one caller. A :class:`.streaming.backend.Backend`."""
 
-    def __init__(self, engine: Backend) -> None:
+    def __init__(self, engine: EngineApi) -> None:
         self._engine = engine
 
     async def exec(self, container_id: str, command: tuple[str, ...], streams: Streams) -> int:
