@@ -215,6 +215,11 @@ def require(name: str, what: str) -> None:
         )
 
 
+def missing() -> list[str]:
+    """Return the names of the features that are not installed."""
+    return [name for name in table() if load(name) is None]
+
+
 def missing_for(word: str) -> str:
     """Return the feature that has the command ``word`` and is not installed, "" if none."""
     for name, words in table().items():

@@ -10,7 +10,6 @@ from counted_steps import CountedSteps, main
 
 
 def replace(steps: CountedSteps) -> None:
-    from jaula.engine.containers.service import Containers
     from jaula.engine.networks.connect import NetworkConnector
     from jaula.features.edit import edit
     from jaula.network.port_mapper import PortMapper
@@ -28,7 +27,7 @@ def replace(steps: CountedSteps) -> None:
         (PortMapper, "_withdraw"),
     ):
         steps.count(owner, name, ends=True)
-    steps.during(Containers, "edit")
+    steps.during(edit.Edits, "edit")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from jaula import feature
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 
 
 class PageNotFound(NotFound):
-    """No route matches the method and path; the text is Docker's."""
+    """No route matches the method and path; the text is Docker's.
+
+    It names the features that are not installed: the route may be one of theirs.
+    """
 
     def __init__(self) -> None:
-        super().__init__("page not found")
+        missing = feature.missing()
+        note = f" (features that are not installed: {', '.join(missing)})" if missing else ""
+        super().__init__(f"page not found{note}")
 
 
 class BadHeader(InvalidRequest):

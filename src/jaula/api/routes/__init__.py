@@ -39,10 +39,13 @@ BY_NOUN: dict[str, tuple[str, ...]] = {
 }
 """Modules by the nouns of their routes."""
 
+WITHOUT_FEATURE: dict[str, str] = {"build": "build_cache"}
+"""The module that answers for a noun if no feature does: clients prune all nouns at once."""
+
 
 def nouns() -> set[str]:
     """Return the nouns whose modules are imported by their first request."""
-    return {*BY_NOUN, *(noun for each in feature.features() for noun in each.routes)}
+    return {*BY_NOUN, *WITHOUT_FEATURE, *(noun for each in feature.features() for noun in each.routes)}
 
 
 def routes_of(noun: str) -> Routes:
@@ -60,6 +63,8 @@ def _modules(noun: str) -> list[str]:
     modules = [f"{__name__}.{name}" for name in BY_NOUN.get(noun, ())]
     for each in feature.features():
         modules += map(each.module, each.routes.get(noun, ()))
+    if not modules and noun in WITHOUT_FEATURE:
+        modules = [f"{__name__}.{WITHOUT_FEATURE[noun]}"]
     return modules
 
 
