@@ -45,7 +45,8 @@ WITHOUT_FEATURE: dict[str, str] = {"build": "build_cache"}
 
 def nouns() -> set[str]:
     """Return the nouns whose modules are imported by their first request."""
-    return {*BY_NOUN, *WITHOUT_FEATURE, *(noun for each in feature.features() for noun in each.routes)}
+    of_features = (noun for each in feature.features() for noun in each.routes)
+    return {*BY_NOUN, *WITHOUT_FEATURE, *of_features}
 
 
 def routes_of(noun: str) -> Routes:
