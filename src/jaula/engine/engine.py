@@ -15,7 +15,8 @@ import msgspec
 from jaula import feature
 from jaula.cgroups.cgroup_path import parent_path
 from jaula.cgroups.own_memory import OwnMemory
-from jaula.engine.containers import restore, start
+from jaula.engine.containers import restore
+from jaula.engine.containers.cgroup import new_cgroup_path
 from jaula.engine.containers.cgroup_cleanup import remove_strays
 from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
@@ -167,13 +168,13 @@ class Engine:
         def spec_of(container_id: str, ids: IdRange) -> Spec:
             return spare_init.shape(
                 container_id,
-                start.new_cgroup_path(services.config, "", container_id),
+                new_cgroup_path(services.config, "", container_id),
                 oci_spec_host.refresh(services.host),
                 services.id_ranges.mappings(ids),
             )
 
         def remove_cgroup(container_id: str) -> bool:
-            path = start.new_cgroup_path(services.config, "", container_id)
+            path = new_cgroup_path(services.config, "", container_id)
             try:
                 with services.cgroups.open(path) as cgroup:
                     cgroup.destroy(timeout=0)

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.cgroups import cgroup_path as cgroup_paths
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.cgroup import cgroup_path
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 

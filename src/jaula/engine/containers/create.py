@@ -21,9 +21,9 @@ import msgspec
 from jaula import feature
 from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers import health, presets, restart_policy, selinux
+from jaula.engine.containers.cgroup import new_cgroup_path
 from jaula.engine.containers.log_config import log_options, requested_options
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.containers.start import new_cgroup_path
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import check_name, new_id, random_name, short
 from jaula.engine.model.services import Services

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from jaula.engine.containers.start import open_cgroup
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.errors import JaulaError
 from jaula.kernel import process
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
+from jaula.engine.containers.cgroup import cgroup_path, open_cgroup
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
-from jaula.engine.containers.start import cgroup_path, open_cgroup
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.threads import shielded

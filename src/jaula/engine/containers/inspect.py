@@ -10,8 +10,7 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.engine import relaxations as engine_relaxations
 from jaula.engine.containers import presets
-from jaula.engine.containers.log_config import log_options, pod_log
-from jaula.engine.containers.start import log_path
+from jaula.engine.containers.log_config import log_options, log_path, pod_log
 from jaula.engine.model.seal import request_seal
 from jaula.engine.networks import links, network_settings
 from jaula.engine.oci_spec.host import refresh
@@ -57,7 +56,7 @@ def _log_path(services: Services, record: ContainerRecord) -> str:
     if (file := pod_log(log)) is not None:
         return file.name
     driver, _ = log_options(services.config, log)
-    return log_path(services, record.id) if driver == "json-file" else ""
+    return log_path(services.config, record.id) if driver == "json-file" else ""
 
 
 def document(services: Services, container: Container) -> dict[str, Any]:

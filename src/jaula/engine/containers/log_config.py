@@ -220,3 +220,8 @@ def expand(template: str, words: dict[str, str]) -> str:
         parts += template[position:start], words.get(field, "")
         position = end + 2
     return "".join((*parts, template[position:]))
+
+
+def log_path(config: EngineConfig, container_id: str) -> str:
+    """Return the path of the json-file log, which has the name that Docker gives it."""
+    return str(config.paths.container(container_id) / f"{container_id}-json.log")

@@ -14,8 +14,7 @@ from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
 from jaula.engine.containers import presets
 from jaula.engine.containers.liveness import while_running
-from jaula.engine.containers.log_config import details, log_options, pod_log
-from jaula.engine.containers.start import log_path
+from jaula.engine.containers.log_config import details, log_options, log_path, pod_log
 from jaula.engine.networks import links
 from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
@@ -181,7 +180,7 @@ class ContainerQueries:
         until = None if options.until is None else options.until + 1
         selection = Selection(options.stdout, options.stderr, options.since, until)
         prefix = details(self.services.config, container.record) if options.details else b""
-        return pod_log(log) or log_path(self.services, container.id), selection, prefix
+        return pod_log(log) or log_path(self.services.config, container.id), selection, prefix
 
     async def stats(
         self, ref: str, *, stream: bool, one_shot: bool

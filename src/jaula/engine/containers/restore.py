@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
+from jaula.engine.containers.cgroup import cgroup_path
 from jaula.engine.containers.cgroup_cleanup import container_cgroups
-from jaula.engine.containers.start import cgroup_path, running_fields
+from jaula.engine.containers.start import running_fields
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.networks import restore as network_restore
 from jaula.errors import JaulaError, NotFound, RuntimeFailure, Unavailable

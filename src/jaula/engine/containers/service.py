@@ -18,18 +18,20 @@ from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers import inherit, oom_score, restart_policy
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.log_config import pod_log
 from jaula.engine.containers.query import ContainerQueries
-from jaula.engine.containers.start import Starter, open_cgroup
+from jaula.engine.containers.start import Starter
 from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
 from jaula.engine.model.container_store import check_name
 from jaula.engine.networks import links
 from jaula.engine.threads import in_thread
+from jaula.engine.userns.container_ids import ids_of
 from jaula.errors import (
     Conflict,
     InvalidRequest,
@@ -90,7 +92,7 @@ class Containers(ContainerQueries):
         )
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
-        self._copy = ContainerCopy(services, self.starter.ids_of)
+        self._copy = ContainerCopy(services, ids_of)
         self._of_features = feature.ServiceCache()
         self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
 

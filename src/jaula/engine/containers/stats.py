@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.containers.inspect import NEVER
-from jaula.engine.containers.start import open_cgroup
 from jaula.engine.userns import join
 from jaula.errors import NotFound
 from jaula.logs import timestamp

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from jaula.cgroups.files import is_removed
 from jaula.engine import oci_runtimes
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.containers.liveness import has_exited, while_running
-from jaula.engine.containers.start import open_cgroup
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.userns import join

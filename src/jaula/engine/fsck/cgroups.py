@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from jaula.cgroups import cgroup_path as cgroup_paths
+from jaula.engine.containers.cgroup import cgroup_path
 from jaula.engine.containers.cgroup_cleanup import cgroup_directories, container_cgroups
-from jaula.engine.containers.start import cgroup_path
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.errors import NotFound
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.networks import endpoints as network_endpoints
-from jaula.engine.networks import etc_files
+from jaula.engine.networks import etc_files, links
 from jaula.engine.networks.endpoints import DEFAULT
+from jaula.engine.networks.restore import restore_resolvers
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
@@ -30,10 +31,10 @@ from jaula.spec.endpoint import ANY
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from jaula.engine.containers.start_resources import StartResources
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdRange
-    from jaula.runtime.client import Sandbox, SpareInit
     from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
     from jaula.state.records import ContainerRecord, Namespaces, PortMapping
 
@@ -50,6 +51,25 @@ class NetworkConnector:
         self._services = services
 
     # -- start ---------------------------------------------------------------------------------
+
+    async def started(
+        self,
+        container: Container,
+        connected: Sequence[Endpoint],
+        *,
+        restored: bool,
+        first: bool,
+    ) -> None:
+        """Follow a start: the names of linked containers, and the events of the endpoints.
+
+        ``restored`` says that the processes are those of a checkpoint, in a new namespace. No
+        container can be linked to one at its ``first`` start.
+        """
+        if restored:
+            await restore_resolvers(self._services, (container,))
+        if not first:
+            links.update_linked_hosts(self._services, container)
+        self.emit(container.record, connected, "connect")
 
     async def attach(
         self,
@@ -515,55 +535,3 @@ def _check_mode(modes: Namespaces) -> None:
 
 
 # -- resources of a start ------------------------------------------------------------------------
-
-
-class StartResources:
-    """The resources that one start has taken: ids, a sandbox, endpoints; :meth:`release` undoes it.
-
-    ``ids`` are those of the container's user namespace, None if that is the host's. ``reserved`` is
-    the range to release at the end. They differ if a container joins a user namespace but has a
-    network of its own; ``shared_ids`` then counts one more container. ``joined_fds`` are
-    descriptors of another container's namespaces, or of one that was created before, by OCI type.
-    """
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self.ids: IdRange | None = None
-        self.reserved: IdRange | None = None
-        self.shared_ids: IdRange | None = None
-        self.joined_fds: dict[str, int] = {}
-        self.sandbox: Sandbox | None = None
-        self.init: SpareInit | None = None  # in the sandbox
-        self.endpoints: list[Endpoint] = []
-
-    @property
-    def net_fd(self) -> int:
-        """Return the descriptor of the sandbox's network namespace."""
-        assert self.sandbox is not None
-        return self.sandbox.net_fd
-
-    def close_sandbox(self) -> None:
-        """Close our descriptors; the container's processes hold the namespaces.
-
-        A spare init ends unless the start has it.
-        """
-        if self.init is not None:
-            self.init.close()
-            self.init = None
-        if self.sandbox is not None:
-            self.sandbox.close()
-            self.sandbox = None
-        while self.joined_fds:
-            os.close(self.joined_fds.popitem()[1])
-
-    def release(self) -> None:
-        """Release everything that the start took."""
-        while self.endpoints:
-            self._services.network_manager.detach(self.endpoints.pop())
-        self.close_sandbox()
-        if self.reserved is not None:
-            self._services.id_ranges.release(self.reserved.start)
-            self.reserved = None
-        if self.shared_ids is not None:
-            self._services.id_ranges.release(self.shared_ids.start)
-            self.shared_ids = None

@@ -17,8 +17,8 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaula.engine.containers import launchers
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.containers.liveness import not_running
-from jaula.engine.containers.start import open_cgroup
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_thread
 from jaula.engine.userns import join

@@ -22,8 +22,8 @@ import msgspec
 
 from jaula.engine.containers import health as container_health
 from jaula.engine.containers import restart_policy, selinux
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.containers.liveness import has_exited, not_running
-from jaula.engine.containers.start import open_cgroup
 from jaula.engine.containers.update import Update, fields_of
 from jaula.engine.model.seal import spec_seal
 from jaula.engine.networks import endpoints

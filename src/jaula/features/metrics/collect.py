@@ -17,7 +17,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.cgroup import cgroup_path
 from jaula.engine.containers.stats import interface_counters
 from jaula.engine.userns import join
 from jaula.features.metrics.exposition import label_name, labels

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Stats
-from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.cgroup import cgroup_path
 from jaula.engine.containers.stats import interface_counters
 from jaula.engine.userns import join
 from jaula.errors import NotFound

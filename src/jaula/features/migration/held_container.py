@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from jaula.cgroups.files import is_removed
-from jaula.engine.containers.start import open_cgroup
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.errors import NotFound, RuntimeFailure
 from jaula.features.checkpoint.checkpoint import decode_round
 from jaula.features.migration import hold

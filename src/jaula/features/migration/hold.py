@@ -16,7 +16,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from jaula.engine.containers.start import open_cgroup
+from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.threads import in_own_thread
 from jaula.errors import NotFound
 from jaula.kernel.rtnetlink import Rtnetlink, set_link

@@ -24,6 +24,7 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import oom_score, selinux
+from jaula.engine.containers.cgroup import new_cgroup_path
 from jaula.engine.containers.create import (
     Authorize,
     allow_all,
@@ -32,7 +33,6 @@ from jaula.engine.containers.create import (
 )
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.containers.start import new_cgroup_path
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread, shielded
