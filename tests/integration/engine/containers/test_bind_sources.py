@@ -123,10 +123,11 @@ def test_sources_are_those_of_the_host(engine: PrivateEngine, busybox: str, tmp_
     source.mkdir()
     name = f"bind{secrets.token_hex(5)}"
     words = ("jaula", "checkpoint", "create", "--leave-running", name, "one")
+    program = ("tail", "-f", "/dev/null")  # CRIU ends the sleep of a program
     mount_with_file(source)
     try:
         binds = ("-v", f"{source}:/srv/bound", "-v", f"{source}/file:/srv/file")
-        done = engine.cli("jaula", "run", "-d", "--name", name, *binds, busybox, "sleep", "600")
+        done = engine.cli("jaula", "run", "-d", "--name", name, *binds, busybox, *program)
         assert done.returncode == 0, done.stderr
         assert "was replaced" not in engine.cli(*words).stderr
         mount_with_file(source)
