@@ -18,6 +18,7 @@ from jaula.engine.networks import endpoints, port_bindings
 from jaula.engine.oci_spec import resources
 from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest
+from jaula.spec import run_options
 from jaula.spec.api import ContainerCreate, ContainerEdit, ContainerUpdate, HostConfig, Mount
 from jaula.spec.runtime import Resources
 from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT
@@ -97,10 +98,7 @@ def document(record: ContainerRecord) -> dict[str, Any]:
     }
 
 
-_LIMITS = (
-    *("Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuPeriod"),
-    *("CpuQuota", "CpusetCpus", "CpusetMems", "PidsLimit", "BlkioWeight"),
-)
+_LIMITS = tuple(run_options.BY_NAME[name].member for name in run_options.LIMIT_NAMES)
 _FIELDS = {
     encoded: name
     for name, encoded in zip(
