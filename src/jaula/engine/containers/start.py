@@ -143,7 +143,7 @@ class Starter:
                 level = selinux.take_level(self._services, record.id, resolved)
                 container.change(level=level)
                 record = container.record
-            runtime = await self._services.runtime_table.command(resolved.runtime)
+            runtime = await self._services.runtime_table.command(record.host_config.runtime)
             with _phase("spec"):
                 await self._services.volume_mounts.use(record)
                 mounts, images = await mount_images(
@@ -156,7 +156,8 @@ class Starter:
                         record.id, address.network, address.names
                     )
                 ports = tuple(p.container_port for p in resolved.ports if p.protocol == "tcp")
-                is_listed = resolved.egress is not None or resolved.listen is not None
+                host = record.host_config
+                is_listed = host.egress is not None or host.listen is not None
                 from jaula.features.checkpoint.checkpoint import restore_setup
 
                 restore = restore_setup(
@@ -393,7 +394,7 @@ class Starter:
         modes = record.resolved.namespaces
         # A container joins the user namespace of another one with that one's namespaces, or none.
         owner = self._namespace_owner(modes) if "user" in resources.joined_fds else None
-        networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
+        networks = {} if record.body.network_disabled else endpoints.settings_of(record)
         if checkpoint is not None:
             from jaula.features.checkpoint.checkpoint import keep_addresses
 
@@ -466,7 +467,7 @@ class Starter:
         uids, gids = self._maps(record, resources)
         run_dir = paths.container_run(record.id)
         user = record.user or self._users.of(record)
-        requests = resolved.resources.device_requests
+        requests = body.host_config.device_requests
         inputs = SpecInputs(
             container_id=record.id,
             cgroup_path=cgroup_path(services, record),
@@ -509,7 +510,7 @@ class Starter:
         os.rename(f"{bundle}/config.json.new", f"{bundle}/config.json")  # inspect and exec read it
         if not record.build:
             self.on_spec(record, spec_seal(document))
-        driver, options = log_options(services.config, resolved.log)
+        driver, options = log_options(services.config, record.log)
         return StartRequest(
             container_id=record.id,
             bundle=bundle,
@@ -571,7 +572,7 @@ def cgroup_path(services: Services, record: ContainerRecord) -> str:
     It was decided when the container was created; a record without it is of a former engine, or of
     a build.
     """
-    parent = record.resolved.resources.cgroup_parent
+    parent = record.host_config.cgroup_parent
     return record.cgroup or new_cgroup_path(services.config, parent, record.id)
 
 
