@@ -11,56 +11,15 @@ The parser checks the form of a value. The command checks its meaning.
 from __future__ import annotations
 
 from jaula.cli.errors import UsageError
+from jaula.spec.flag import Flag as Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
 TRUE_WORDS = ("1", "t", "T", "true", "TRUE", "True")
 FALSE_WORDS = ("0", "f", "F", "false", "FALSE", "False")
-
-
-class Flag:
-    """One flag of one command.
-
-    ``kind`` is the type of the value: ``bool``, ``string``, ``list`` (may be repeated), ``int``,
-    ``size`` (bytes, ``64mb``), ``seconds`` or ``decimal``. ``completes`` is what a shell offers for
-    the value: ``container``, ``image``, ``file`` or a list of words. ``implied`` is the value of a
-    flag whose value may be absent; it is then given by ``--name=value`` only.
-    """
-
-    __slots__ = (
-        "completes", "default", "group", "help", "implied", "kind", "metavar", "name", "short",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        short: str = "",
-        kind: str = "string",
-        help: str = "",
-        *,
-        metavar: str = "",
-        group: str = "",
-        default: str = "",
-        completes: str | tuple[str, ...] = "",
-        implied: str = "",
-    ) -> None:
-        self.name = name
-        self.short = short
-        self.kind = kind
-        self.help = help
-        self.metavar = metavar
-        self.group = group
-        self.default = default
-        self.completes = completes
-        self.implied = implied
-
-    @property
-    def label(self) -> str:
-        """Return the name of the flag for error messages: ``-t, --tty``."""
-        return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
 HELP = Flag("help", "", "bool", "Print usage")
@@ -126,6 +85,11 @@ class Options:
             self._values.setdefault(flag.name, []).append(value)
         else:
             self._values[flag.name] = value
+
+    @property
+    def names(self) -> Collection[str]:
+        """Return the names of the flags that are on the command line."""
+        return self._values
 
     def is_set(self, name: str) -> bool:
         """Return whether the flag is on the command line."""

@@ -196,15 +196,15 @@ class Hooks:
             call(session, body, resolved)
 
     def request_completed(
-        self, services: Services, resolved: ResolvedRequest, body: ContainerCreate
-    ) -> tuple[ResolvedRequest, ContainerCreate]:
-        """Return an authorised request with the ids of what it names, and all of it checked.
+        self, services: Services, body: ContainerCreate, resolved: ResolvedRequest
+    ) -> ContainerCreate:
+        """Return the body of an authorised request with the ids of what it names, all checked.
 
         :raises InvalidRequest: when something does not exist or is not valid.
         """
         for call in self._registered("request_completed", body.host_config):
-            resolved, body = call(services, resolved, body)
-        return resolved, body
+            body = call(services, body, resolved)
+        return body
 
     def request_resolved(
         self, services: Services, body: ContainerCreate, resolved: ResolvedRequest

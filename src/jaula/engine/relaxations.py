@@ -1,9 +1,9 @@
 """Relaxations: what a request asks for beyond the defaults of a container, each by its name. Pure.
 
 Containers are authorized from their :class:`~jaula.state.records.ResolvedRequest`, the value that
-a start uses. No function here parses a create body: there is no second parse that could have
-another result (CVE-2024-41110). Other requests are authorized from the decoded document that the
-use case gets.
+a start uses, and from members of the body that a start uses as they are. No function here parses a
+create body: there is no second parse that could have another result (CVE-2024-41110). Other
+requests are authorized from the decoded document that the use case gets.
 
 The names are used in the policy file, in refusals and in the audit log.
 """
@@ -22,7 +22,7 @@ from jaula.logs import drivers as log_drivers
 from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.spec import apparmor
-from jaula.spec.api import ExecCreate, Resources
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, LogConfig, Resources
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.pod import PodContainerUpdate, PodSandboxRequest
 from jaula.state.records import (
@@ -33,6 +33,8 @@ from jaula.state.records import (
     Namespaces,
     ResolvedRequest,
     Security,
+    is_external,
+    log_of,
 )
 
 
@@ -78,31 +80,38 @@ _DEFAULTS = frozenset(capabilities.DEFAULT)
 _INTERPRETED = ("org.systemd.property.",)
 
 
-def of_request(resolved: ResolvedRequest, engine_socket: str = "") -> tuple[Privilege, ...]:
+def of_request(
+    body: ContainerCreate, resolved: ResolvedRequest, engine_socket: str = ""
+) -> tuple[Privilege, ...]:
     """Return everything that a request asks for beyond the defaults.
 
-    ``engine_socket`` is the entry of the policy that applies to the container, '' if none does.
+    ``body`` has what needs no decision. ``engine_socket`` is the entry of the policy that applies
+    to the container, '' if none does.
     """
+    host = body.host_config
     return (
         *_privileges(resolved.security),
         *_namespaces(resolved.namespaces),
         *_containers(resolved),
-        *_mounts(resolved),
-        *_devices(resolved.resources),
+        *_mounts(resolved, foreign=is_external(host.runtime)),
+        *_devices(host),
         *_security(resolved.security),
-        *_placement(resolved),
-        *_logging(resolved),
+        *_placement(host),
+        *_logging(log_of(body, resolved)),
         *_engine_socket(resolved, engine_socket),
     )
 
 
-def of_sandbox(request: PodSandboxRequest, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
+def of_sandbox(
+    request: PodSandboxRequest, body: ContainerCreate, resolved: ResolvedRequest
+) -> tuple[Privilege, ...]:
     """Return everything that a pod asks for beyond the defaults.
 
     The engine itself sets the OOM score of a sandbox. A range of ids that the client chooses may
     be that of another user. The directory of the logs is created and written as root.
     """
-    privileges = of_request(msgspec.structs.replace(resolved, oom_score_adj=0))
+    host = msgspec.structs.replace(body.host_config, oom_score_adj=0)
+    privileges = of_request(msgspec.structs.replace(body, host_config=host), resolved)
     if request.ids is not None:
         privileges += (Privilege(Relaxation.HOST_NAMESPACE, "user"),)
     if request.log_directory:
@@ -116,10 +125,10 @@ def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:
     A log server by name is one unless the container is bound to servers outside the host.
     """
     resolved = record.resolved
-    log_name = None if record.outside_log else of_log_name(resolved)
+    log_name = None if record.outside_log else of_log_name(record.log)
     privileges = (
-        *of_request(resolved, record.engine_socket),
-        *of_mounts(record.mounts, foreign=resolved.external_runtime),
+        *of_request(record.body, resolved, record.engine_socket),
+        *of_mounts(record.mounts, foreign=record.external_runtime),
         *((log_name,) if log_name else ()),
     )
     return tuple(dict.fromkeys(privileges))
@@ -177,9 +186,12 @@ def _cgroup_parent(path: str) -> tuple[Privilege, ...]:
     return (Privilege(Relaxation.CGROUP_PARENT, name),) if path else ()
 
 
-def of_edit(resolved: ResolvedRequest, mounts: tuple[MountRequest, ...]) -> tuple[Privilege, ...]:
+def of_edit(
+    body: ContainerCreate, resolved: ResolvedRequest, mounts: tuple[MountRequest, ...]
+) -> tuple[Privilege, ...]:
     """Return the privileges of mounts that are added to a container of this request."""
-    return tuple(_mounts(msgspec.structs.replace(resolved, mounts=mounts)))
+    added = msgspec.structs.replace(resolved, mounts=mounts)
+    return tuple(_mounts(added, foreign=is_external(body.host_config.runtime)))
 
 
 def of_network(body: NetworkCreate) -> tuple[Privilege, ...]:
@@ -247,8 +259,7 @@ def _containers(resolved: ResolvedRequest) -> Iterator[Privilege]:
             yield Privilege(Relaxation.OTHER_CONTAINERS, link.ref)
 
 
-def _mounts(resolved: ResolvedRequest) -> Iterator[Privilege]:
-    foreign = resolved.external_runtime
+def _mounts(resolved: ResolvedRequest, *, foreign: bool) -> Iterator[Privilege]:
     for request in resolved.mounts:
         mount = request.mount
         yield from of_volume(request.driver_opts)
@@ -295,21 +306,21 @@ def _security(requested: Security) -> Iterator[Privilege]:
             yield Privilege(Relaxation.SECURITY_OPTION, SYSTEM_PATHS)
 
 
-def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
+def _logging(log: LogConfig) -> Iterator[Privilege]:
     """Yield files of the host that a log driver reads, and the server if it is the host's."""
-    for path in log_options.host_files(resolved.log.config):
+    for path in log_options.host_files(log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
-    address = log_drivers.address(resolved.log.type, resolved.log.config)
+    address = log_drivers.address(log.type, log.config)
     if address is not None and address.of_host:
         yield Privilege(Relaxation.LOG_ADDRESS, str(address))
 
 
-def of_log_name(resolved: ResolvedRequest) -> Privilege | None:
+def of_log_name(log: LogConfig) -> Privilege | None:
     """Return the privilege of a log server by name, whose addresses may be the host's; else None.
 
     Without it the log driver refuses the host's addresses after it has resolved the name.
     """
-    address = log_drivers.address(resolved.log.type, resolved.log.config)
+    address = log_drivers.address(log.type, log.config)
     if address is None or address.of_host or not address.named:
         return None
     return Privilege(Relaxation.LOG_ADDRESS, str(address))
@@ -325,9 +336,9 @@ def _engine_socket(resolved: ResolvedRequest, entry: str) -> Iterator[Privilege]
         yield Privilege(Relaxation.ENGINE_SOCKET, entry)
 
 
-def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:
-    yield from _cgroup_parent(resolved.resources.cgroup_parent)
-    yield from _oom_score(resolved.oom_score_adj)
-    for name in resolved.annotations:
-        if resolved.external_runtime or name.startswith(_INTERPRETED):
+def _placement(host: HostConfig) -> Iterator[Privilege]:
+    yield from _cgroup_parent(host.cgroup_parent)
+    yield from _oom_score(host.oom_score_adj)
+    for name in host.annotations:
+        if is_external(host.runtime) or name.startswith(_INTERPRETED):
             yield Privilege(Relaxation.ANNOTATION, name)

@@ -7,6 +7,7 @@ engines can be read.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from jaula.errors import CorruptState
 from jaula.spec.api import (
     ContainerCreate,
     ContainerUpdate,
+    HostConfig,
     LogConfig,
     Resources,
     SecretReference,
@@ -220,27 +222,59 @@ class Security(msgspec.Struct, frozen=True, omit_defaults=True):
     readonly_rootfs: bool = False
 
 
-class ResourceLimits(Resources, frozen=True, kw_only=True, omit_defaults=True):
-    """``Resources`` of a request, limits and devices; only what differs from the default is stored.
+class PodResources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
+    """Limits of a pod's container that Docker's API lacks.
 
-    ``docker update`` replaces this part of a resolved request and no other. ``unified`` has values
-    of cgroup v2 files by name, ``hugepage_limits`` bytes by page size such as ``2MB``; only
-    containers of pods have these.
+    ``unified`` has values of cgroup v2 files by name, ``hugepage_limits`` bytes by page size such
+    as ``2MB``.
     """
 
     unified: dict[str, str] = {}
     hugepage_limits: dict[str, int] = {}
 
 
+NO_POD_RESOURCES = PodResources()
+"""The default, left out of the stored document by identity as :data:`PRIVATE` is."""
+
+
 class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The decisions of one create request, taken once.
 
     ``jaula.engine.containers.resolved_request.resolve`` computes it. The policy authorizes it, the
-    container's record keeps it, and every start uses it. The create body is never parsed again, so
-    what was authorised is what is used (CVE-2024-41110).
+    container's record keeps it, and every start uses it. What it decides is never parsed again, so
+    what was authorised is what is used (CVE-2024-41110). A member of the body that needs no
+    decision, such as a limit, is read from the body by the policy and by a start.
+
+    ``log`` is that of a pod's container, in place of the body's.
 
     Facts of the host are not in it: kernel features, loaded profiles, existing networks. A start
-    looks at these.
+    looks at these. :class:`StoredRequest` is its form in the database.
+    """
+
+    namespaces: Namespaces
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[VolumesFrom, ...] = ()
+    security: Security
+    ports: tuple[PortMapping, ...] = ()
+    links: tuple[Link, ...] = ()
+    pod_resources: PodResources = msgspec.field(name="resources", default=NO_POD_RESOURCES)
+    log: LogConfig | None = None  # an older engine stored that of the body too
+
+
+class StoredResources(Resources, frozen=True, kw_only=True, omit_defaults=True):
+    """The limits of a request in the database."""
+
+    unified: dict[str, str] = {}
+    hugepage_limits: dict[str, int] = {}
+
+
+class StoredRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A resolved request in the database, as engines before 0.3 read it.
+
+    They take the members of the body that need no decision from here. Without these a container
+    would lose its limits and lists after a downgrade. The seal of a request is of this form too,
+    so that it is the one that an older engine wrote to the audit log. This engine reads the
+    decisions only.
     """
 
     runtime: str = ""
@@ -250,27 +284,59 @@ class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     security: Security
     ports: tuple[PortMapping, ...] = ()
     links: tuple[Link, ...] = ()
-    resources: ResourceLimits
+    resources: StoredResources
     secrets: tuple[SecretReference, ...] = ()
     configs: tuple[SecretReference, ...] = ()
     annotations: dict[str, str] = {}
     sysctls: dict[str, str] = {}
     oom_score_adj: int = 0
-    shm_size: int = 0  # bytes; 0: 64 MiB
+    shm_size: int = 0
     network_disabled: bool = False
     egress: tuple[str, ...] | None = None
     listen: tuple[str, ...] | None = None
     log: LogConfig = LogConfig()
 
-    @property
-    def file_targets(self) -> tuple[str, ...]:
-        """The paths of secrets and configs in the container."""
-        return tuple(reference.target for reference in (*self.secrets, *self.configs))
 
-    @property
-    def external_runtime(self) -> bool:
-        """Whether another OCI runtime than jaula's own carries it out."""
-        return self.runtime not in ("", OWN_RUNTIME)
+_LIMITS = Resources.__struct_fields__
+
+
+def stored_request(body: ContainerCreate, resolved: ResolvedRequest) -> StoredRequest:
+    """Return a request as the database has it. Pure."""
+    host, pod = body.host_config, resolved.pod_resources
+    return StoredRequest(
+        runtime=host.runtime,
+        namespaces=resolved.namespaces,
+        mounts=resolved.mounts,
+        volumes_from=resolved.volumes_from,
+        security=resolved.security,
+        ports=resolved.ports,
+        links=resolved.links,
+        resources=StoredResources(
+            unified=pod.unified,
+            hugepage_limits=pod.hugepage_limits,
+            **{field: getattr(host, field) for field in _LIMITS},
+        ),
+        secrets=host.secrets,
+        configs=host.configs,
+        annotations=host.annotations,
+        sysctls=host.sysctls,
+        oom_score_adj=host.oom_score_adj,
+        shm_size=host.shm_size,
+        network_disabled=body.network_disabled,
+        egress=host.egress,
+        listen=host.listen,
+        log=log_of(body, resolved),
+    )
+
+
+def log_of(body: ContainerCreate, resolved: ResolvedRequest) -> LogConfig:
+    """Return the log of a request: that of the body, or that of a pod's container."""
+    return body.host_config.log_config if resolved.log is None else resolved.log
+
+
+def is_external(runtime: str) -> bool:
+    """Return whether a runtime is another OCI runtime than jaula's own."""
+    return runtime not in ("", OWN_RUNTIME)
 
 
 # -- the container --------------------------------------------------------------------------------
@@ -558,6 +624,27 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.resolved_request
 
     @property
+    def host_config(self) -> HostConfig:
+        """The part of the body that depends on the host."""
+        return self.body.host_config
+
+    @property
+    def log(self) -> LogConfig:
+        """The log that was asked for, or that of a pod's container."""
+        return log_of(self.body, self.resolved)
+
+    @property
+    def file_targets(self) -> tuple[str, ...]:
+        """The paths of secrets and configs in the container."""
+        host = self.body.host_config
+        return tuple(reference.target for reference in (*host.secrets, *host.configs))
+
+    @property
+    def external_runtime(self) -> bool:
+        """Whether another OCI runtime than jaula's own carries it out."""
+        return is_external(self.body.host_config.runtime)
+
+    @property
     def images(self) -> tuple[str, ...]:
         """Return the ids of the container's image and of the images that are mounted in it."""
         return (self.image, *(mount.image for mount in self.mounts if mount.image))
@@ -580,6 +667,14 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.in_pod:
             attributes[SANDBOX_ATTRIBUTE] = self.pod.sandbox if self.pod else self.id
         return attributes
+
+
+def stored(record: ContainerRecord) -> ContainerRecord:
+    """Return a record as the database has it: with a :class:`StoredRequest`. Pure."""
+    if record.resolved_request is None:
+        return record
+    request: Any = stored_request(record.body, record.resolved_request)
+    return msgspec.structs.replace(record, resolved_request=request)
 
 
 class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -93,9 +93,9 @@ def asked_by_pod(change: Callable[[api.PodSandboxConfig], object]) -> set[str]:
 
     def asked(config: api.PodSandboxConfig) -> tuple[set[Any], set[limits.Demand]]:
         request = sandbox_request(config, "jaula-userns")
-        resolved = resolve(request.body)
-        demands = set(limits.of_sandbox(request, resolved))
-        return set(relaxations.of_sandbox(request, resolved)), demands
+        body = request.body
+        demands = set(limits.of_sandbox(request, body.host_config))
+        return set(relaxations.of_sandbox(request, body, resolve(body))), demands
 
     config = isolated_pod()
     before = asked(config)
@@ -109,8 +109,10 @@ def asked_by_container(change: Callable[[api.ContainerConfig], object]) -> set[s
     """Return the keys that decide about a container, beyond those of one without fields."""
 
     def asked(config: api.ContainerConfig) -> tuple[set[Any], set[limits.Demand]]:
-        resolved = resolve(container_request("sandbox", config).body)
-        return set(relaxations.of_request(resolved)), set(limits.of_request(resolved, 4096))
+        body = container_request("sandbox", config).body
+        resolved = resolve(body)
+        demands = set(limits.of_request(body.host_config, resolved, 4096))
+        return set(relaxations.of_request(body, resolved)), demands
 
     config = api.ContainerConfig(
         metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="busybox")
@@ -177,7 +179,7 @@ def test_a_field_of_a_pod_asks_for_the_key_of_the_table(
 
 def test_a_pod_in_the_host_s_user_namespace_asks_for_it() -> None:
     request = sandbox_request(isolated_pod(), "")
-    asked = relaxations.of_sandbox(request, resolve(request.body))
+    asked = relaxations.of_sandbox(request, request.body, resolve(request.body))
     assert [str(privilege) for privilege in asked] == ["host-namespace=user"]
     assert "`host-namespaces`" in ASKS["UserNamespace", "mode"]
 
@@ -239,9 +241,8 @@ def test_a_short_list_of_paths_asks_for_its_option(field: str) -> None:
         metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="busybox")
     )
     no_paths(field)(config)
-    host = container_request("sandbox", config).body.host_config
-    assert host.masked_paths == (("/proc/kcore",) if field == "masked_paths" else None)
-    resolved = resolve(container_request("sandbox", config).body)
-    kinds = {privilege.kind for privilege in relaxations.of_request(resolved)}
+    body = container_request("sandbox", config).body
+    assert body.host_config.masked_paths == (("/proc/kcore",) if field == "masked_paths" else None)
+    kinds = {privilege.kind for privilege in relaxations.of_request(body, resolve(body))}
     assert Relaxation.SECURITY_OPTION in kinds
     assert "`security-options`" in ASKS["LinuxContainerSecurityContext", field]

@@ -14,6 +14,7 @@ from jaula.features.kubernetes.cri.container_config import container_request
 from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from jaula.spec.pod import PodContainerUpdate, PodLimits
+from jaula.state.records import ContainerRecord
 
 MIB = 1 << 20
 LIMITS = api.LinuxContainerResources(
@@ -44,11 +45,12 @@ def container(limits: api.LinuxContainerResources) -> api.ContainerConfig:
 
 def test_the_limits_of_a_creation_are_those_that_the_status_reports() -> None:
     request = container_request("s", container(LIMITS))
+    assert request.body.host_config.pids_limit == -1
     resolved = resolve(request.body)
-    assert resolved.resources.pids_limit == -1
-    limits = with_pod_limits(resolved.resources, request, HUGETLB)
-    resolved = msgspec.structs.replace(resolved, resources=limits)
-    assert resources.reported(resolved) == LIMITS
+    limits = with_pod_limits(resolved.pod_resources, request, HUGETLB)
+    resolved = msgspec.structs.replace(resolved, pod_resources=limits)
+    record = ContainerRecord("c", "main", 1, request.body, "sha256:0", resolved_request=resolved)
+    assert resources.reported(record) == LIMITS
 
 
 def test_an_update_has_every_limit() -> None:

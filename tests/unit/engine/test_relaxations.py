@@ -17,10 +17,8 @@ from jaula.state.records import MountRecord
 
 def of(**host: Any) -> list[str]:
     document = json.dumps({"Image": "x", "HostConfig": host}).encode()
-    return [
-        str(ask)
-        for ask in relaxations.of_request(resolve(decode.decode(document, ContainerCreate)))
-    ]
+    body = decode.decode(document, ContainerCreate)
+    return [str(ask) for ask in relaxations.of_request(body, resolve(body))]
 
 
 def test_inherited_mounts_ask_for_what_they_share_with_the_host() -> None:
@@ -80,13 +78,14 @@ def test_a_relaxation_has_a_name(host: dict[str, Any], expected: list[str]) -> N
 
 def test_an_engine_socket_asks_for_its_entry_of_the_policy() -> None:
     document = b'{"Image": "x", "HostConfig": {"Mounts": [{"Type": "engine-socket"}]}}'
-    resolved = resolve(decode.decode(document, ContainerCreate))
-    assert [str(ask) for ask in relaxations.of_request(resolved, "web")] == ["engine-socket=web"]
+    body = decode.decode(document, ContainerCreate)
+    found = relaxations.of_request(body, resolve(body), "web")
+    assert [str(ask) for ask in found] == ["engine-socket=web"]
 
 
 def test_a_mount_by_another_runtime_is_marked() -> None:
     body = ContainerCreate(host_config=HostConfig(binds=("/a:/b",), runtime="crun"))
-    assert [ask.foreign for ask in relaxations.of_request(resolve(body))] == [True]
+    assert [ask.foreign for ask in relaxations.of_request(body, resolve(body))] == [True]
 
 
 @pytest.mark.parametrize(
@@ -119,14 +118,12 @@ def test_a_log_server_on_the_host_asks(address: str, expected: list[str]) -> Non
 def test_a_log_server_by_name_is_judged_when_it_is_resolved(address: str) -> None:
     """``127.1`` and ``0x7f1`` are addresses to getaddrinfo(3) alone."""
     log = LogConfig(type="syslog", config={"syslog-address": address})
-    resolved = resolve(ContainerCreate(host_config=HostConfig(log_config=log)))
-    privilege = relaxations.of_log_name(resolved)
+    privilege = relaxations.of_log_name(log)
     assert privilege is not None
     assert privilege.kind is relaxations.Relaxation.LOG_ADDRESS
     for text in ("unix:///x", "tcp://127.0.0.1", "udp://192.0.2.1"):
         log = LogConfig(type="syslog", config={"syslog-address": text})
-        resolved = resolve(ContainerCreate(host_config=HostConfig(log_config=log)))
-        assert relaxations.of_log_name(resolved) is None
+        assert relaxations.of_log_name(log) is None
 
 
 def test_a_network_with_addresses_or_options_of_ones_own_asks() -> None:

@@ -150,7 +150,9 @@ def test_a_shell_reads_the_script(tmp_path_factory: pytest.TempPathFactory, made
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
     words = done.stdout.decode().split("\0")[:-1]
-    expected = [word for pair in docker.flags(made) for word in pair if word]
+    options = needs.settings(made).items()
+    pairs = ((f"--{name}", value) for name, values in options for value in values)
+    expected = [word for pair in pairs for word in pair if word]
     assert words[:1] == ["run"]
     assert words[1 : 1 + len(expected)] == expected
     assert words[-1] == "image"

@@ -21,6 +21,7 @@ from jaula.state.records import (
     EngineIdentity,
     GivenMigrations,
     StorageDriverRecord,
+    StoredRequest,
 )
 
 STORED = (
@@ -37,13 +38,20 @@ DIGESTS = {7: "7c1e8cbdf2d934e5"}
 
 
 def members() -> dict[str, Any]:
-    """Return the types of the members of each struct, and of the structs in them."""
-    _, components = msgspec.json.schema_components(STORED, schema_hook=lambda _: {})
+    """Return the types of the members of each struct, and of the structs in them.
+
+    A resolved request has another form in the database, with the name of its former class here.
+    """
+    found = (*STORED, StoredRequest)
+    _, components = msgspec.json.schema_components(found, schema_hook=lambda _: {})
+    del components["ResolvedRequest"], components["PodResources"]
+    components["ResolvedRequest"] = components.pop("StoredRequest")
+    components["ResourceLimits"] = components.pop("StoredResources")
     return {name: schema.get("properties") for name, schema in components.items()}
 
 
 def digest() -> str:
-    text = json.dumps(members(), sort_keys=True)
+    text = json.dumps(members(), sort_keys=True).replace("StoredResources", "ResourceLimits")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

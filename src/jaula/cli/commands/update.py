@@ -6,28 +6,11 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Options
-from jaula.cli.containers import flags
 from jaula.cli.containers import options as container_options
 from jaula.cli.errors import UsageError
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings
-
-NAMES = (
-    "blkio-weight",
-    "cpu-period",
-    "cpu-quota",
-    "cpu-rt-period",
-    "cpu-rt-runtime",
-    "cpu-shares",
-    "cpus",
-    "cpuset-cpus",
-    "cpuset-mems",
-    "memory",
-    "memory-reservation",
-    "memory-swap",
-    "pids-limit",
-    "restart",
-)
+from jaula.spec.run_options import OPTIONS, UPDATE_NAMES
 
 
 def run(options: Options) -> int:
@@ -49,7 +32,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
     run,
-    flags=tuple(flag for flag in flags.FLAGS if flag.name in NAMES),
+    flags=tuple(option for option in OPTIONS if option.name in UPDATE_NAMES),
     min_args=1,
     description="The limits of a running container change at once.",
     examples=(("Limit a container to half a CPU", "jaula update --cpus 0.5 web"),),

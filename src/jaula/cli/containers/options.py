@@ -10,9 +10,19 @@ from jaula.cli.containers import network_option
 from jaula.cli.environ import variable
 from jaula.cli.errors import UsageError
 from jaula.cli.images import content_trust
+from jaula.spec.run_options import (
+    BY_NAME,
+    CONFIG,
+    HEALTHCHECK,
+    HOST_CONFIG,
+    OPTIONS,
+    UPDATE_NAMES,
+    Option,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from jaula.cli.command import Options
@@ -25,30 +35,28 @@ def document(options: Options) -> dict[str, Any]:
     """
     image, *words = options.arguments
     streams = _streams(options)
-    host = _host(options)
-    body: dict[str, Any] = {
-        "Hostname": options.text("hostname"),
-        "Domainname": options.text("domainname"),
-        "User": options.text("user"),
+    body: dict[str, Any] = {}
+    host: dict[str, Any] = {
+        "LogConfig": {"Type": "", "Config": {}},
+        "RestartPolicy": restart_policy(""),
+    }
+    if mode := network_option.mode(options):
+        host["NetworkMode"] = mode
+    _set_members(options, body, host)
+    _set_own_members(options, host)
+    special: dict[str, Any] = {
         "AttachStdin": "stdin" in streams,
         "AttachStdout": "stdout" in streams,
         "AttachStderr": "stderr" in streams,
-        "Tty": options.on("tty"),
-        "OpenStdin": options.on("interactive"),
         "StdinOnce": options.on("interactive") and "stdin" in streams,
         "Env": environment(options),
         "Cmd": words,
         "Image": image,
-        "WorkingDir": options.text("workdir"),
         "Labels": _labels(options),
-        "StopSignal": options.text("stop-signal"),
     }
-    if options.is_set("entrypoint"):
-        body["Entrypoint"] = [options.text("entrypoint")]
-    if (check := healthcheck(options)) is not None:
+    body |= _without_empty(special)
+    if check := healthcheck(options):
         body["Healthcheck"] = check
-    if options.is_set("stop-timeout"):
-        body["StopTimeout"] = options.number("stop-timeout")
     if options.is_set("volume"):
         _set_volumes(options.texts("volume"), body, host)
     if options.is_set("publish") or options.is_set("expose"):
@@ -57,13 +65,55 @@ def document(options: Options) -> dict[str, Any]:
         exposed, bindings = publish_option.documents(
             options.texts("publish"), options.texts("expose")
         )
-        body["ExposedPorts"] = exposed
+        if exposed:
+            body["ExposedPorts"] = exposed
         host["PortBindings"] = bindings
-    body = _without_empty(body)
     body["HostConfig"] = host
     if networks := network_option.documents(options):
         body["NetworkingConfig"] = {"EndpointsConfig": networks}
     return body
+
+
+def _set_members(options: Options, body: dict[str, Any], host: dict[str, Any]) -> None:
+    """Set the members of the options that are set, by the places of the table.
+
+    A plain value that says nothing is left out; a number 0 is a value.
+
+    :raises UsageError: when a value is invalid.
+    """
+    documents = {CONFIG: body, HOST_CONFIG: host}
+    for option in _chosen(options):
+        document = documents.get(option.document)
+        read = _READERS.get(option.syntax)
+        if document is None or read is None:
+            continue
+        value = read(options, option)
+        if read is _plain and (value is False or value in ("", [])):
+            continue
+        *within, member = option.member.split(".")
+        for name in within:
+            document = document.setdefault(name, {})
+        if option.kind == "list" and isinstance(value, list):
+            document[member] = document.get(member, []) + value  # also of an alias
+        else:
+            document[member] = value
+
+
+def _chosen(options: Options) -> list[Option]:
+    """Return the options that are set, in the order of the table."""
+    names = options.names
+    return [option for option in OPTIONS if option.name in names]
+
+
+def _plain(options: Options, option: Option) -> Any:
+    """Return the value of an option as it is."""
+    if option.kind == "bool":
+        return options.on(option.name)
+    if option.kind == "list":
+        return options.texts(option.name)
+    if option.kind == "string":
+        return options.text(option.name)
+    return options.number(option.name)
 
 
 def _without_empty(members: dict[str, Any]) -> dict[str, Any]:
@@ -91,84 +141,29 @@ def _streams(options: Options) -> set[str]:
     return streams | ({"stdin"} if options.on("interactive") else set())
 
 
-def _host(options: Options) -> dict[str, Any]:
-    text, texts, on = options.text, options.texts, options.on
-    host: dict[str, Any] = {
-        "ContainerIDFile": text("cidfile"),
-        "LogConfig": {"Type": text("log-driver"), "Config": pairs(texts("log-opt"), "log-opt")},
-        "NetworkMode": network_option.mode(options),
-        "RestartPolicy": restart_policy(text("restart")),
-        "AutoRemove": on("rm"),
-        "CapAdd": texts("cap-add"),
-        "CapDrop": texts("cap-drop"),
-        "CgroupnsMode": text("cgroupns"),
-        "DeviceCgroupRules": texts("device-cgroup-rule"),
-        "Dns": texts("dns"),
-        "DnsOptions": texts("dns-option") + texts("dns-opt"),
-        "DnsSearch": texts("dns-search"),
-        "ExtraHosts": [host_line(word) for word in texts("add-host")],
-        "GroupAdd": texts("group-add"),
-        "Isolation": text("isolation"),
-        "Links": texts("link"),
-        "OomKillDisable": on("oom-kill-disable"),
-        "IpcMode": text("ipc"),
-        "PidMode": text("pid"),
-        "Privileged": on("privileged"),
-        "PublishAllPorts": on("publish-all"),
-        "ReadonlyRootfs": on("read-only"),
-        "UTSMode": text("uts"),
-        "UsernsMode": text("userns"),
-        "VolumeDriver": text("volume-driver"),
-        "VolumesFrom": texts("volumes-from"),
-        "CgroupParent": text("cgroup-parent"),
-        "CpusetCpus": text("cpuset-cpus"),
-        "CpusetMems": text("cpuset-mems"),
-        "Runtime": text("runtime"),
-        "Profile": profile_text(text("profile")),
-        "ProfileKeeps": _profile_keeps(options),
-    }
-    if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
+def _set_own_members(options: Options, host: dict[str, Any]) -> None:
+    """Set the members of ``HostConfig`` that depend on more than the text of one option.
+
+    :raises UsageError: when options exclude each other, or no engine can honour one.
+    """
+    if profile := profile_text(options.text("profile")):
+        host["Profile"] = profile
+    if keeps := _profile_keeps(options):
+        host["ProfileKeeps"] = keeps
+    if options.on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise UsageError("Conflicting options: --restart and --rm")
-    # Unset fields are left out. The fields below are sent if their flag is set, also when empty.
-    host = _without_empty(host)
-    for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
-        if options.is_set(flag):
-            host[name] = options.number(flag)
-    _add_device_limits(options, host)
-    if options.is_set("storage-opt"):
-        host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
-    if options.is_set("init"):
-        host["Init"] = on("init")
-    for flag, member in (("egress", "Egress"), ("listen", "Listen")):
-        if options.is_set(flag):
-            host[member] = [
-                item for word in texts(flag) if word != "none" for item in word.split(",")
-            ]
-    if options.is_set("annotation"):
-        host["Annotations"] = pairs(texts("annotation"), "annotation")
     if options.is_set("security-opt"):
-        set_security_options(texts("security-opt"), host)
-    if options.is_set("sysctl"):
-        host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
-    if options.is_set("tmpfs"):
-        host["Tmpfs"] = dict(_split_pair(word, ":") for word in texts("tmpfs"))
-    if options.is_set("mount"):
-        from jaula.cli.containers import mount_option
+        set_security_options(options.texts("security-opt"), host)
+    if options.is_set("device") and (cdi := [*filter(_is_cdi_name, options.texts("device"))]):
+        host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": cdi}]
+    if options.is_set("gpus"):
+        from jaula.cli.containers import gpus
 
-        host["Mounts"] = [mount_option.document(word) for word in texts("mount")]
-    for flag, name in (("secret", "Secrets"), ("config", "Configs")):
-        if options.is_set(flag):
-            from jaula.cli.containers import secret_option
-
-            host[name] = [secret_option.document(word, flag) for word in texts(flag)]
-    if options.is_set("ulimit"):
-        host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
-    if options.is_set("device"):
-        cdi = [word for word in texts("device") if _is_cdi_name(word)]
-        host["Devices"] = [_device(word) for word in texts("device") if word not in cdi]
-        if cdi:
-            host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": cdi}]
-    return host
+        requests = [gpus.request(word) for word in options.texts("gpus")]
+        host["DeviceRequests"] = [*requests, *host.get("DeviceRequests", ())]
+    content_trust.check(options)
+    if options.is_set("link-local-ip"):
+        raise UsageError("link-local addresses are not supported; use --ip or --ip6")
 
 
 _MAX_PROFILE = 1 << 20  # bytes; the engine's limit
@@ -214,45 +209,16 @@ def _profile_keeps(options: Options) -> list[str]:
     return names
 
 
-# Numeric limits of create and update: flag, field of HostConfig.
-_NUMBERS = (
-    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
-    ("cpu-rt-period", "CpuRealtimePeriod"),
-    ("blkio-weight", "BlkioWeight"),
-    ("cpu-period", "CpuPeriod"),
-    ("cpu-quota", "CpuQuota"),
-    ("cpu-shares", "CpuShares"),
-    ("cpus", "NanoCpus"),
-    ("memory", "Memory"),
-    ("memory-reservation", "MemoryReservation"),
-    ("memory-swap", "MemorySwap"),
-    ("oom-score-adj", "OomScoreAdj"),
-    ("pids-limit", "PidsLimit"),
-    ("shm-size", "ShmSize"),
-)
-
-
-_NUMBERS_OF_CREATE = (
-    ("cpu-count", "CpuCount"),
-    ("cpu-percent", "CpuPercent"),
-    ("io-maxbandwidth", "IOMaximumBandwidth"),
-    ("io-maxiops", "IOMaximumIOps"),
-    ("kernel-memory", "KernelMemory"),
-    ("memory-swappiness", "MemorySwappiness"),
-)
-
-
 def update(options: Options) -> dict[str, Any]:
-    """Return the body of ``POST /containers/X/update``: only the limits that are set."""
-    body: dict[str, Any] = {
-        name: options.number(flag) for flag, name in _NUMBERS if options.is_set(flag)
+    """Return the body of ``POST /containers/X/update``: only the limits that are set.
+
+    :raises UsageError: when a value is invalid.
+    """
+    return {
+        BY_NAME[name].member: _READERS[BY_NAME[name].syntax](options, BY_NAME[name])
+        for name in UPDATE_NAMES
+        if options.is_set(name)
     }
-    for flag, name in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
-        if options.is_set(flag):
-            body[name] = options.text(flag)
-    if options.is_set("restart"):
-        body["RestartPolicy"] = restart_policy(options.text("restart"))
-    return body
 
 
 def environment(options: Options) -> list[str]:
@@ -428,55 +394,65 @@ def _device(word: str) -> dict[str, str]:
     }
 
 
-_DEVICE_LIMITS = (
-    ("blkio-weight-device", "BlkioWeightDevice", "Weight"),
-    ("device-read-bps", "BlkioDeviceReadBps", "Rate"),
-    ("device-read-iops", "BlkioDeviceReadIOps", "Rate"),
-    ("device-write-bps", "BlkioDeviceWriteBps", "Rate"),
-    ("device-write-iops", "BlkioDeviceWriteIOps", "Rate"),
-)
-
-
-def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
-    """Add the limits of single devices; refuse flags that no engine can honour.
-
-    :raises UsageError: when a flag is invalid or unsupported.
-    """
-    for flag, name, member in _DEVICE_LIMITS:
-        if options.is_set(flag):
-            words = options.texts(flag)
-            host[name] = [_device_limit(word, flag, member) for word in words]
-    if options.is_set("gpus"):
-        from jaula.cli.containers import gpus
-
-        requests = [gpus.request(word) for word in options.texts("gpus")]
-        host["DeviceRequests"] = [*requests, *host.get("DeviceRequests", ())]
-    content_trust.check(options)
-    if options.is_set("link-local-ip"):
-        raise UsageError("link-local addresses are not supported; use --ip or --ip6")
-
-
-def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
+def _device_limit(word: str, option: Option) -> dict[str, Any]:
     from jaula.spec import units
 
     path, colon, value = word.rpartition(":")
     try:
         if not colon or not path.startswith("/dev/"):
             raise ValueError("must be /dev/NAME:number")
-        number = units.size(value) if flag.endswith("-bps") else units.integer(value)
+        is_size = option.syntax == "device-bytes"
+        number = units.size(value) if is_size else units.integer(value)
         if number < 0:
             raise ValueError("must not be negative")
     except ValueError as error:
-        raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: {error}') from None
-    return {"Path": path, member: number}
+        raise UsageError(f'invalid argument "{word}" for "--{option.name}" flag: {error}') from None
+    return {"Path": path, "Weight" if option.syntax == "device-weight" else "Rate": number}
 
 
-_HEALTH_DURATIONS = {
-    "health-interval": "Interval",
-    "health-start-interval": "StartInterval",
-    "health-start-period": "StartPeriod",
-    "health-timeout": "Timeout",
+def _device_limits(options: Options, option: Option) -> list[dict[str, Any]]:
+    return [_device_limit(word, option) for word in options.texts(option.name)]
+
+
+def _mounts(options: Options, option: Option) -> list[dict[str, Any]]:
+    from jaula.cli.containers import mount_option
+
+    return [mount_option.document(word) for word in options.texts(option.name)]
+
+
+def _secrets(options: Options, option: Option) -> list[dict[str, Any]]:
+    from jaula.cli.containers import secret_option
+
+    return [secret_option.document(word, option.name) for word in options.texts(option.name)]
+
+
+def _items(options: Options, option: Option) -> list[str]:
+    """Return the items of lists with commas; ``none`` alone is the empty list."""
+    words = options.texts(option.name)
+    return [item for word in words if word != "none" for item in word.split(",")]
+
+
+_READERS: dict[str, Callable[[Options, Option], Any]] = {
+    "": _plain,
+    "device": lambda o, of: [_device(w) for w in o.texts(of.name) if not _is_cdi_name(w)],
+    "device-bytes": _device_limits,
+    "device-number": _device_limits,
+    "device-weight": _device_limits,
+    "host-line": lambda o, of: [host_line(word) for word in o.texts(of.name)],
+    "items": _items,
+    "map": lambda o, of: pairs(o.texts(of.name), of.name),
+    "mount": _mounts,
+    "path-map": lambda o, of: dict(_split_pair(word, ":") for word in o.texts(of.name)),
+    "restart": lambda o, of: restart_policy(o.text(of.name)),
+    "secret": _secrets,
+    "switch": lambda o, of: o.on(of.name),
+    "sysctl": lambda o, of: pairs(o.texts(of.name), of.name, needs_value=True),
+    "ulimit": lambda o, of: [ulimit(word) for word in o.texts(of.name)],
+    "word": lambda o, of: [o.text(of.name)],
 }
+"""The value of a member, by the syntax of its option. Code of its own serves another syntax."""
+
+
 HEALTH_ON_FAILURE = "io.jaula.health-on-failure"
 """The label that carries ``--health-on-failure`` to the engine."""
 
@@ -492,13 +468,12 @@ def healthcheck(options: Options) -> dict[str, Any] | None:
 
     :raises UsageError: when a flag is invalid.
     """
-    flags = ("health-cmd", "health-retries", *_HEALTH_DURATIONS)
-    set_flags = [flag for flag in flags if options.is_set(flag)]
+    of_check = [option for option in _chosen(options) if option.document == HEALTHCHECK]
     if options.on("no-healthcheck"):
-        if set_flags:
+        if any(option.name != "no-healthcheck" for option in of_check):
             raise UsageError("--no-healthcheck conflicts with --health-* options")
         return {"Test": ["NONE"]}
-    if not set_flags:
+    if all(option.name == "no-healthcheck" for option in of_check):
         return None
     check: dict[str, Any] = {}
     if command := options.text("health-cmd"):
@@ -509,14 +484,16 @@ def healthcheck(options: Options) -> dict[str, Any] | None:
             raise UsageError("--health-retries cannot be negative")
     from jaula.spec import units
 
-    for flag, name in _HEALTH_DURATIONS.items():
-        if not options.is_set(flag):
+    for option in of_check:
+        if option.syntax != "duration":
             continue
-        text = options.text(flag)
+        text = options.text(option.name)
         try:
-            check[name] = units.nanoseconds(text)
+            check[option.member] = units.nanoseconds(text)
         except ValueError as error:
-            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
-        if check[name] < 0:
-            raise UsageError(f"--{flag} cannot be negative")
+            raise UsageError(
+                f'invalid argument "{text}" for "--{option.name}" flag: {error}'
+            ) from None
+        if check[option.member] < 0:
+            raise UsageError(f"--{option.name} cannot be negative")
     return check

@@ -19,7 +19,7 @@ import msgspec
 
 from jaula.network.port_mapper import DYNAMIC_PORTS
 from jaula.spec import units
-from jaula.spec.api import Resources
+from jaula.spec.api import HostConfig, Resources
 from jaula.spec.pod import PodSandboxRequest
 from jaula.state.records import PortMapping, ResolvedRequest
 
@@ -305,23 +305,25 @@ def stated_amounts(fields: Mapping[str, object], ulimits: Iterable[str]) -> dict
     return stated
 
 
-def of_request(resolved: ResolvedRequest, default_pids: int) -> tuple[Demand, ...]:
+def of_request(
+    host: HostConfig, resolved: ResolvedRequest, default_pids: int
+) -> tuple[Demand, ...]:
     """Return the demands of a request. ``default_pids`` applies to one without a limit of pids."""
-    shm = resolved.shm_size or DEFAULT_SHM
+    shm = host.shm_size or DEFAULT_SHM
     return (
-        *of_resources(resolved.resources, default_pids),
+        *of_resources(host, default_pids),
         Demand(Bound.SHM_SIZE, shm),
         *_host_ports(resolved.ports),
     )
 
 
-def of_sandbox(request: PodSandboxRequest, resolved: ResolvedRequest) -> tuple[Demand, ...]:
+def of_sandbox(request: PodSandboxRequest, host: HostConfig) -> tuple[Demand, ...]:
     """Return the demands of a pod: shared memory, and ports of the host.
 
     The program of a sandbox is the engine's own, so its memory and processes need no ceiling.
     """
     return (
-        Demand(Bound.SHM_SIZE, resolved.shm_size or DEFAULT_SHM),
+        Demand(Bound.SHM_SIZE, host.shm_size or DEFAULT_SHM),
         *(Demand(Bound.HOST_PORT, port.host_port, first=port.host_port) for port in request.ports),
     )
 

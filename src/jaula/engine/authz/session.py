@@ -32,6 +32,7 @@ from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
 from jaula.spec.migration_target import canonical_target
 from jaula.state.audit_log import AuditEntry
+from jaula.state.records import is_external, log_of, stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
     from jaula.images.store.quota import Usage
-    from jaula.spec.api import ContainerCreate
+    from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
     from jaula.spec.api_params import Origin
     from jaula.spec.network import NetworkRecord
     from jaula.spec.pod import PodMetadata
@@ -272,19 +273,20 @@ class Session:
         machine = read_machine(services.config.paths.root, services.host.pids_limit)
         return self.rule.ceilings.with_defaults(limits.machine_ceilings(machine))
 
-    def check_request(self, resolved: ResolvedRequest) -> None:
+    def check_request(self, body: ContainerCreate, resolved: ResolvedRequest) -> None:
         """Check the ceilings for everything that a container requests.
 
         :raises NotAuthorized: when it requests more.
         """
         if self.is_admin:
             return
-        self.check_ceilings(limits.of_request(resolved, self.services.host.pids_limit))
-        files = log_config.requested_files(self.services.config, resolved.log)
+        pids = self.services.host.pids_limit
+        self.check_ceilings(limits.of_request(body.host_config, resolved, pids))
+        files = log_config.requested_files(self.services.config, log_of(body, resolved))
         if files is not None:
             self.check_ceilings(limits.of_log(files.max_size, files.max_file))
 
-    def check_pod_request(self, resolved: ResolvedRequest) -> None:
+    def check_pod_request(self, host: HostConfig, resolved: ResolvedRequest) -> None:
         """Check the ceilings for everything that a container of a pod requests.
 
         The kubelet limits the processes in the cgroup of the pod, so a container without a limit is
@@ -292,7 +294,7 @@ class Session:
 
         :raises NotAuthorized: when it requests more.
         """
-        demands = limits.of_request(resolved, self.services.host.pids_limit)
+        demands = limits.of_request(host, resolved, self.services.host.pids_limit)
         if "pids" not in self.rule.ceilings.stated:
             demands = tuple(demand for demand in demands if demand.bound is not Bound.PIDS)
         self.check_ceilings(demands)
@@ -650,7 +652,9 @@ class Session:
             case Share.IMAGE_NAMES:
                 return services.images.name_count(key)
 
-    def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
+    def inherited_mounts(
+        self, host: HostConfig, resolved: ResolvedRequest
+    ) -> tuple[Privilege, ...]:
         """Return the mounts of the host that ``--volumes-from`` adds."""
         privileges: list[Privilege] = []
         for source in resolved.volumes_from:
@@ -658,7 +662,7 @@ class Session:
                 record = self._engine.containers.find(source.container).record
             except NotFound:
                 continue  # the use case reports it with its own text
-            foreign, read_only = resolved.external_runtime, source.mode == "ro"
+            foreign, read_only = is_external(host.runtime), source.mode == "ro"
             privileges += relaxations.of_mounts(record.mounts, foreign=foreign, read_only=read_only)
         return tuple(privileges)
 
@@ -670,17 +674,17 @@ class Session:
 
     def bounds(
         self,
-        resolved: ResolvedRequest,
+        log: LogConfig,
         privileges: tuple[Privilege, ...],
         engine_socket: str,
         reserve: Callable[[ContainerRecord], None] = no_reservation,
     ) -> Bounds:
-        """Return the bounds of a container with these granted privileges.
+        """Return the bounds of a container with this log and these granted privileges.
 
         ``engine_socket`` is its entry of the policy, which is among the privileges. ``reserve``
         counts the record of a new container.
         """
-        log_name = relaxations.of_log_name(resolved)
+        log_name = relaxations.of_log_name(log)
         return Bounds(
             mount_prefixes=self._mount_prefixes(privileges),
             outside_log=log_name is not None and not self.rule.allows(log_name),
@@ -799,7 +803,7 @@ class AuditedAction:
         :raises NotAuthorized: when its owner would have too many.
         """
         if not self._session.is_admin:
-            size = len(msgspec.json.encode((record, record.resolved.mounts)))
+            size = len(msgspec.json.encode((stored(record), record.resolved.mounts)))
             self.reserve(Share.RECORD_SIZE, size, record.owner)
 
     def reserve_document(
@@ -845,9 +849,9 @@ class AuditedAction:
         self.authorize(relaxations.of_record(record))
         self._session.authorize_record(record)
         if record.in_pod:
-            self._session.check_pod_request(record.resolved)
+            self._session.check_pod_request(record.host_config, record.resolved)
         else:
-            self._session.check_request(record.resolved)
+            self._session.check_request(record.body, record.resolved)
 
     def require_control(self, ref: str) -> Container:
         """Return the container of this action, which the caller may control.

@@ -60,7 +60,7 @@ async def write(
     if services.host.selinux and not record.level:  # older than the host's policy
         container.change(level=selinux.take_level(services, record.id, record.resolved))
         record = container.record
-    runtime = await services.runtime_table.command(record.resolved.runtime)
+    runtime = await services.runtime_table.command(record.host_config.runtime)
     await services.volume_mounts.use(record)
     maps = resources.id_maps(record)
     mounts, resources.images = await mount_images(services, record, maps)
@@ -95,7 +95,7 @@ def _start_request(
     uids, gids = resources.id_maps(record)
     run_dir = paths.container_run(record.id)
     user = record.user or users.of(record)
-    requests = resolved.resources.device_requests
+    requests = body.host_config.device_requests
     inputs = SpecInputs(
         container_id=record.id,
         cgroup_path=cgroup_path(services, record),
@@ -138,7 +138,7 @@ def _start_request(
     os.rename(f"{bundle}/config.json.new", f"{bundle}/config.json")  # inspect and exec read it
     if not record.build:
         on_spec(record, spec_seal(document))
-    driver, options = log_options(services.config, resolved.log)
+    driver, options = log_options(services.config, record.log)
     return StartRequest(
         container_id=record.id,
         bundle=bundle,

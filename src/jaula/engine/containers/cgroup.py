@@ -19,7 +19,7 @@ def cgroup_path(services: Services, record: ContainerRecord) -> str:
     It was decided when the container was created; a record without it is of a former engine, or of
     a build.
     """
-    parent = record.resolved.resources.cgroup_parent
+    parent = record.host_config.cgroup_parent
     return record.cgroup or new_cgroup_path(services.config, parent, record.id)
 
 

@@ -52,6 +52,8 @@ from jaula.state.records import (
     MigrationRecord,
     ResolvedRequest,
     UserFacts,
+    is_external,
+    log_of,
 )
 
 if TYPE_CHECKING:
@@ -87,14 +89,14 @@ class Bounds(msgspec.Struct, frozen=True):
     reserve: Callable[[ContainerRecord], None] = no_reservation
 
 
-Authorize = Callable[[ResolvedRequest], Bounds]
+Authorize = Callable[[ContainerCreate, ResolvedRequest], Bounds]
 """Raises for a request that the policy does not allow. Returns the bounds of the container."""
 
 AuthorizeBody = Callable[[ContainerCreate], Authorize]
 """Returns the authorization of a request that the engine has made for a caller."""
 
 
-def allow_all(resolved: ResolvedRequest) -> Bounds:
+def allow_all(body: ContainerCreate, resolved: ResolvedRequest) -> Bounds:
     """Allow every request, without bounds: the engine itself is the client."""
     return Bounds()
 
@@ -154,13 +156,13 @@ async def create(
     if pod is not None:
         requests = mount_spec.with_pod_mounts(resolved.mounts, pod.mounts)
         resolved = msgspec.structs.replace(resolved, mounts=requests)
-        limits = resources.with_pod_limits(resolved.resources, pod, services.host)
-        resolved = msgspec.structs.replace(resolved, resources=limits)
-    bounds = authorize(resolved)
+        limits = resources.with_pod_limits(resolved.pod_resources, pod, services.host)
+        resolved = msgspec.structs.replace(resolved, pod_resources=limits)
+    bounds = authorize(merged, resolved)
     _check_containers(services, resolved)
-    if resolved.secrets or resolved.configs:
+    if merged.host_config.secrets or merged.host_config.configs:
         feature.require("secrets", "a container with secrets or configs")
-    resolved, merged = services.hooks.request_completed(services, resolved, merged)
+    merged = services.hooks.request_completed(services, merged, resolved)
     if joined := resolved.namespaces.net.container:
         domain = services.container_store.find(joined).record.body.domainname
         merged = msgspec.structs.replace(merged, domainname=domain)
@@ -179,7 +181,7 @@ async def create(
     services.image_policy.check_run(image, (pod.user_specified_image if pod else "") or body.image)
     networks = _networks(services, merged)
     network_ids = {name: services.network_store.id_of(name) for name in networks}
-    if spare_init.has_default_shape(resolved, networks, DEFAULT):
+    if spare_init.has_default_shape(merged.host_config, resolved, networks, DEFAULT):
         container_id = services.sandbox_pool.reserve_id()
     else:
         container_id = new_id()
@@ -220,7 +222,7 @@ async def create(
             pod=pod,
             engine_socket=bounds.engine_socket,
             level=selinux.take_level(services, container_id, resolved),
-            cgroup=new_cgroup_path(services.config, resolved.resources.cgroup_parent, container_id),
+            cgroup=new_cgroup_path(services.config, merged.host_config.cgroup_parent, container_id),
             resolved_request=resolved,
             debug_copy=debug_copy,
         )
@@ -290,16 +292,16 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     arguments(body)
     working_directory(body.working_dir)
     warnings = [
-        *resources.check(resolved.resources, services.host),
-        *security.check(resolved, oci_spec_host.refresh(services.host)),
+        *resources.check(host, services.host, resolved.pod_resources),
+        *security.check(host, resolved, oci_spec_host.refresh(services.host)),
     ]
     if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     warnings += presets.warnings(host)
-    _check_lists(resolved)
-    warnings += _unlisted_ports(resolved)
+    _check_lists(host, resolved)
+    warnings += _unlisted_ports(host, resolved)
     services.hooks.request_resolved(services, body, resolved)
-    spec.check_sysctls(resolved)
+    spec.check_sysctls(host, modes)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:
         warnings.append("Published ports are discarded when using host network mode")
@@ -313,9 +315,9 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
     for request in resolved.mounts:
         mount_spec.check_propagation(
-            request.mount, own_userns=not modes.user.host, external=resolved.external_runtime
+            request.mount, own_userns=not modes.user.host, external=is_external(host.runtime)
         )
-    if "" in resolved.annotations:
+    if "" in host.annotations:
         raise InvalidRequest(
             "invalid Annotations: the empty string is not permitted as an annotation key"
         )
@@ -325,20 +327,20 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
             f"invalid isolation {host.isolation!r}", hint="the other values are for Windows"
         )
     size_limit(host.storage_opt)
-    if parent := resolved.resources.cgroup_parent:
+    if parent := host.cgroup_parent:
         cgroup_paths.parent_path(parent, systemd=services.config.systemd_cgroups)
     if body.domainname and not is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
-    resources.check_oom_score(resolved.oom_score_adj)
-    if resolved.shm_size < 0:
+    resources.check_oom_score(host.oom_score_adj)
+    if host.shm_size < 0:
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:
         signals.parse(body.stop_signal)
     requested_options(services.config, host.log_config)  # not a pod's, which only the engine sets
-    log_options(services.config, resolved.log)
-    for text in resolved.resources.device_cgroup_rules:
+    log_options(services.config, log_of(body, resolved))
+    for text in host.device_cgroup_rules:
         spec.cgroup_rule(text)
-    for mapping in resolved.resources.devices:
+    for mapping in host.devices:
         spec.devices(mapping)
     for entry in host.extra_hosts:
         etc_files.parse_extra_host(entry)
@@ -346,16 +348,16 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     return tuple(warnings)
 
 
-def _check_lists(resolved: ResolvedRequest) -> None:
+def _check_lists(host: HostConfig, resolved: ResolvedRequest) -> None:
     """Check the egress list and the listen list.
 
     :raises InvalidRequest: when an item is malformed, or the container shares its network.
     """
-    egress.parse(resolved.egress or ())
-    listen.parse(resolved.listen or ())
+    egress.parse(host.egress or ())
+    listen.parse(host.listen or ())
     subject = (
-        "an egress list" if resolved.egress is not None
-        else "a listen list" if resolved.listen is not None else ""
+        "an egress list" if host.egress is not None
+        else "a listen list" if host.listen is not None else ""
     )  # fmt: skip
     net = resolved.namespaces.net
     if subject and (net.host or net.container):
@@ -366,11 +368,11 @@ def _check_lists(resolved: ResolvedRequest) -> None:
         )
 
 
-def _unlisted_ports(resolved: ResolvedRequest) -> Iterator[str]:
+def _unlisted_ports(host: HostConfig, resolved: ResolvedRequest) -> Iterator[str]:
     """Yield a warning for published ports that the listen list lacks."""
-    if resolved.listen is None:
+    if host.listen is None:
         return
-    ports = listen.parse(resolved.listen)
+    ports = listen.parse(host.listen)
     allowed = listen.allowed(ports)
     refused = {
         f"{port.container_port}/{port.protocol}": f"{port.protocol}:{port.container_port}"

@@ -27,9 +27,9 @@ def check(container: Container, fds: Sequence[int]) -> None:
     """
     if container.live:
         raise Conflict(f"container {container.name} runs already and can inherit no descriptor")
-    if container.record.resolved.external_runtime:
+    if container.record.external_runtime:
         raise Conflict(
-            f"runtime {container.record.resolved.runtime} passes no descriptors on",
+            f"runtime {container.record.host_config.runtime} passes no descriptors on",
             hint="use jaula's own runtime",
         )
     if not 0 < len(fds) <= LIMIT:

@@ -23,7 +23,6 @@ from jaula.kernel import mountinfo
 from jaula.logs import timestamp
 from jaula.security import landlock
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
-from jaula.spec.api import Resources
 from jaula.spec.image import diff_id_of
 from jaula.spec.profile import digest
 from jaula.state.records import (
@@ -52,7 +51,7 @@ def format_time(nanoseconds: int) -> str:
 
 def _log_path(services: Services, record: ContainerRecord) -> str:
     """Return the path of a log that other programs read, '' if there is none."""
-    log = record.resolved.log
+    log = record.log
     if (file := pod_log(log)) is not None:
         return file.name
     driver, _ = log_options(services.config, log)
@@ -122,14 +121,14 @@ def _network_pid(container: Container) -> dict[str, Any]:
     It is that process if it has the container's network, else 0: the monitor of a virtual machine
     has the host's.
     """
-    if not (container.live and container.record.resolved.external_runtime):
+    if not (container.live and container.record.external_runtime):
         return {}
     return {"NetworkPid": join.process_in(container, "network")}
 
 
 def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:
     """Return what the egress list of a container refused: ``EgressRefused``, ``NamesRefused``."""
-    if record.resolved.egress is None:
+    if record.host_config.egress is None:
         return {}
     refused = services.network_manager.refused_egress(record.id)
     rows = [{"Destination": row.destination, "Packets": row.packets} for row in refused]
@@ -281,7 +280,7 @@ def health(record: HealthRecord) -> dict[str, Any]:
 def relaxations(record: ContainerRecord) -> list[str]:
     """Return the names of what the request has beyond the defaults or weakens in its preset."""
     host = record.body.host_config
-    privileges = engine_relaxations.of_request(record.resolved, record.engine_socket)
+    privileges = engine_relaxations.of_request(record.body, record.resolved, record.engine_socket)
     requested = (str(privilege) for privilege in privileges)
     return list(dict.fromkeys((*presets.deviations(host), *requested)))
 
@@ -294,11 +293,8 @@ def _decided(record: ContainerRecord) -> HostConfig:
     """
     host, resolved = record.body.host_config, record.resolved
     modes, security = resolved.namespaces, resolved.security
-    limits = resolved.resources
     return msgspec.structs.replace(
         host,
-        **{field: getattr(limits, field) for field in Resources.__struct_fields__},
-        runtime=resolved.runtime,
         network_mode=_mode(modes.net, modes.network or "none"),
         userns_mode=_mode(modes.user, host.userns_mode),
         pid_mode=_mode(modes.pid, host.pid_mode),
@@ -309,12 +305,6 @@ def _decided(record: ContainerRecord) -> HostConfig:
         cap_add=security.cap_add,
         cap_drop=security.cap_drop,
         readonly_rootfs=security.readonly_rootfs,
-        secrets=resolved.secrets,
-        configs=resolved.configs,
-        annotations=resolved.annotations,
-        sysctls=resolved.sysctls,
-        oom_score_adj=resolved.oom_score_adj,
-        shm_size=resolved.shm_size,
     )
 
 
@@ -331,7 +321,7 @@ def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
     """Return the request's ``HostConfig`` with the defaults that were in effect."""
     host, resolved = _decided(record), record.resolved
     echo: dict[str, Any] = msgspec.to_builtins(host)
-    driver, options = log_options(services.config, resolved.log)
+    driver, options = log_options(services.config, record.log)
     masked, readonly = covered_paths(resolved.security)
     if host.memory > 0 and not host.memory_swap and services.host.swap_accounting:
         echo["MemorySwap"] = host.memory * 2

@@ -26,7 +26,7 @@ def summary(
     """
     record = container.record
     mode = record.body.host_config.network_mode
-    annotations = dict(record.resolved.annotations)
+    annotations = dict(record.host_config.annotations)
     health = record.health
     return {
         "Id": record.id,

@@ -33,7 +33,7 @@ def log_options(config: EngineConfig, log: LogConfig) -> tuple[str, dict[str, st
 def pod_log_config(directory: str, path: str) -> LogConfig:
     """Return the log of a pod's container: the file ``path`` below the absolute ``directory``.
 
-    It takes the place of ``log`` in the resolved request.
+    It takes the place of the log in the body.
 
     :raises InvalidRequest: when one of them is not valid.
     """
@@ -156,7 +156,7 @@ def details(config: EngineConfig, record: ContainerRecord) -> bytes:
     """Return the prefix of a line for ``logs --details``."""
     from urllib.parse import quote_plus
 
-    driver, options = log_options(config, record.resolved.log)
+    driver, options = log_options(config, record.log)
     attached = attributes(options, record) if driver == "json-file" else {}
     pairs = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in attached.items())
     return pairs.encode() + b" "

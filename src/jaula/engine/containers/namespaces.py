@@ -104,7 +104,7 @@ async def take(
     modes = record.resolved.namespaces
     # A container joins the user namespace of another one with that one's namespaces, or none.
     owner = namespace_owner(services, modes) if "user" in resources.joined_fds else None
-    networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
+    networks = {} if record.body.network_disabled else endpoints.settings_of(record)
     if source is not None:
         networks = source.endpoints(networks)
     if modes.network and networks:

@@ -174,7 +174,7 @@ class ContainerQueries:
         """
         from jaula.logs.entry import Selection
 
-        log = container.record.resolved.log
+        log = container.record.log
         if not readable(*log_options(self.services.config, log)):
             raise Unsupported("configured logging driver does not support reading")
         until = None if options.until is None else options.until + 1

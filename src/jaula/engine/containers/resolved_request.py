@@ -14,8 +14,7 @@ from jaula.engine.networks import links, port_bindings
 from jaula.engine.oci_spec import namespaces, security
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
-from jaula.spec.api import Resources
-from jaula.state.records import ResolvedRequest, ResourceLimits, VolumesFrom
+from jaula.state.records import ResolvedRequest, VolumesFrom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,31 +40,12 @@ def resolve(
     """
     host = body.host_config
     return ResolvedRequest(
-        runtime=host.runtime,
         namespaces=namespaces.decide(host),
         mounts=mount_spec.mount_requests(body, is_engine_socket),
         volumes_from=tuple(_volumes_from(text, container_id) for text in host.volumes_from),
         security=security.resolve(host),
         ports=port_bindings.port_mappings(body),
         links=tuple(links.parse(text) for text in host.links),
-        resources=limits(host),
-        secrets=host.secrets,
-        configs=host.configs,
-        annotations=host.annotations,
-        sysctls=host.sysctls,
-        oom_score_adj=host.oom_score_adj,
-        shm_size=host.shm_size,
-        network_disabled=body.network_disabled,
-        egress=host.egress,
-        listen=host.listen,
-        log=host.log_config,
-    )
-
-
-def limits(resources: Resources) -> ResourceLimits:
-    """Return the limits and devices of a request or an update."""
-    return ResourceLimits(
-        **{field: getattr(resources, field) for field in Resources.__struct_fields__}
     )
 
 

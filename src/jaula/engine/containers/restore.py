@@ -170,7 +170,7 @@ async def _restore_sockets(
         len(asked),
     )
     for container in asked:
-        if container not in silent and container.record.resolved.external_runtime:
+        if container not in silent and container.record.external_runtime:
             log.warning(
                 "restart %s: the files of its runtime were in the run directory", container.name
             )

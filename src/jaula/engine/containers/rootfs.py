@@ -139,7 +139,7 @@ def with_rootfs(
         from jaula.runtime.create import rootfs
 
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
-            secret = frozenset(_device(root, path) for path in record.resolved.file_targets)
+            secret = frozenset(_device(root, path) for path in record.file_targets)
             return work(RootfsView(root, ids, _device(root, "/dev"), secret - {0}))
     finally:
         running.close()

@@ -352,7 +352,7 @@ class Containers(ContainerQueries):
         :raises RuntimeFailure: when the file cannot be opened. The log goes on in the present file.
         """
         container = self.find(ref)
-        if pod_log(container.record.resolved.log) is None:
+        if pod_log(container.record.log) is None:
             raise Conflict(
                 f"the log of container {container.name} is not rotated by another program",
                 hint="only the log of a pod's container can be opened again",

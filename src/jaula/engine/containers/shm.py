@@ -29,7 +29,7 @@ def shared(services: Services, record: ContainerRecord) -> str | None:
         return None
     path = str(services.config.paths.container_run(record.id) / "shm")
     os.makedirs(path, mode=0o700, exist_ok=True)
-    size = resolved.shm_size or 64 * 1024 * 1024
+    size = record.host_config.shm_size or 64 * 1024 * 1024
     if not os.path.ismount(path):
         flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
         label = security.selinux_labels(resolved, services.host, record.level).mount

@@ -10,10 +10,10 @@ from jaula.engine.oci_spec import resources
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict
 from jaula.spec import api
-from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig
 from jaula.spec.pod import PodContainerUpdate
 from jaula.spec.runtime import Resources
-from jaula.state.records import ContainerRecord, ResolvedRequest, ResourceLimits
+from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
 class Update(NamedTuple):
@@ -36,7 +36,7 @@ def fields_of(update: ContainerUpdate) -> frozenset[str]:
     return frozenset(_changes(update))
 
 
-def updated_resources(old: ResourceLimits, update: ContainerUpdate) -> ResourceLimits:
+def updated_resources(old: HostConfig, update: ContainerUpdate) -> HostConfig:
     """Return the limits with those that an update sets."""
     return msgspec.structs.replace(old, **_changes(update))
 
@@ -51,7 +51,7 @@ def _changes(update: ContainerUpdate) -> dict[str, Any]:
     }
 
 
-def _check_cpu_time(old: ResourceLimits, update: api.Resources) -> None:
+def _check_cpu_time(old: HostConfig, update: api.Resources) -> None:
     """Check that an update has the notation of the present limit of CPU time.
 
     :raises Conflict: when it has another one.
@@ -68,7 +68,7 @@ def _check_cpu_time(old: ResourceLimits, update: api.Resources) -> None:
             )
 
 
-def _check_memory(old: ResourceLimits, update: api.Resources) -> None:
+def _check_memory(old: HostConfig, update: api.Resources) -> None:
     """Check that the present limit of memory and swap exceeds a new limit of memory.
 
     :raises Conflict: when it does not.
@@ -84,13 +84,13 @@ def _check_memory(old: ResourceLimits, update: api.Resources) -> None:
 def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
     """Return the container's request and its resolved request with the update applied.
 
-    Of the resolved request only the resources change.
+    Of the resolved request only the limits of a pod's container change.
 
     :raises InvalidRequest: when the result is not valid.
     :raises Conflict: when the present limits do not allow the change.
     """
     resources.check_cpu_time(update)
-    old = record.resolved.resources
+    old, pod = record.host_config, record.resolved.pod_resources
     try:
         _check_cpu_time(old, update)
         _check_memory(old, update)
@@ -100,22 +100,20 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
     if update.memory > 0 and not update.memory_swap and not old.memory_swap and old.memory > 0:
         changed["memory_swap"] = old.memory * 2  # the limit that is in effect stays
     merged = msgspec.structs.replace(old, **changed)
-    score = record.resolved.oom_score_adj
+    score = old.oom_score_adj
     if isinstance(update, PodContainerUpdate):
-        merged = resources.with_pod_limits(merged, update, host)
+        pod = resources.with_pod_limits(pod, update, host)
         score = score if update.oom_score_adj is None else update.oom_score_adj
         resources.check_oom_score(score)
-    host_config = msgspec.structs.replace(record.body.host_config, **changed)
+    host_config = msgspec.structs.replace(merged, oom_score_adj=score)
     if update.restart_policy.name:
         host_config = msgspec.structs.replace(host_config, restart_policy=update.restart_policy)
-    if score != record.resolved.oom_score_adj:
-        host_config = msgspec.structs.replace(host_config, oom_score_adj=score)
-    warnings = resources.check(merged, host)
-    limits = resources.change(update, old, merged, host)
+    warnings = resources.check(merged, host, pod)
+    limits = resources.change(update, old, merged, host, pod)
     return Update(
         msgspec.structs.replace(record.body, host_config=host_config),
-        msgspec.structs.replace(record.resolved, resources=merged, oom_score_adj=score),
+        msgspec.structs.replace(record.resolved, pod_resources=pod),
         None if limits == Resources() else limits,
         warnings,
-        score if score != record.resolved.oom_score_adj else None,
+        score if score != old.oom_score_adj else None,
     )

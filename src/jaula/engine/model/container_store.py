@@ -22,7 +22,7 @@ from jaula.security.lsm.selinux_mcs import choose, level, pair
 from jaula.spec.api import ContainerCreate
 from jaula.spec.pod import PodMetadata
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord, ResolvedRequest
+from jaula.state.records import ContainerRecord, ResolvedRequest, stored
 
 TABLE = "containers"
 
@@ -52,7 +52,8 @@ class ContainerStore:
         for _, record in self._database.all(TABLE, ContainerRecord):
             if record.resolved_request is None:
                 record = _migrated(record, resolve)
-                sizes[record.id] = self._database.put(TABLE, record.id, record)
+                sizes[record.id] = self._database.put(TABLE, record.id, stored(record))
+            record = _without_copied_log(record)
             if record.build:
                 self._steps[record.id] = Container(record)
                 continue
@@ -192,7 +193,8 @@ class ContainerStore:
     def save(self, container: Container) -> None:
         """Write the record in one transaction."""
         record = container.record
-        size = self._database.put(TABLE, container.id, record, durable=not record.is_transient)
+        written = stored(record)
+        size = self._database.put(TABLE, container.id, written, durable=not record.is_transient)
         if not record.build:
             self.sizes.set(container.id, record.owner, size)
 
@@ -210,6 +212,14 @@ class ContainerStore:
                 self._members.pop(pod.sandbox, None)
         self.free_level(container.id)
         self.release(container.name, container.id)
+
+
+def _without_copied_log(record: ContainerRecord) -> ContainerRecord:
+    """Return a record whose resolved request has a log of its own in a pod only."""
+    if record.in_pod or record.resolved.log is None:
+        return record
+    resolved = msgspec.structs.replace(record.resolved, log=None)
+    return msgspec.structs.replace(record, resolved_request=resolved)
 
 
 def _migrated(

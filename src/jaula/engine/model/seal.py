@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from jaula.sha256 import sha256
-from jaula.state.records import ContainerRecord
+from jaula.state.records import ContainerRecord, stored
 
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
            "engine_socket", "pod", "resolved_request", "cgroup")  # fmt: skip
@@ -28,10 +28,12 @@ def request_seal(record: ContainerRecord) -> str:
     """Return the SHA-256 of a record's request, in hexadecimal.
 
     Members without a value are left out, so that a later engine with more members gives the same
-    seal. Legacy links are left out, since the removal of a link changes them. Of a sandbox the
-    request counts, not what the plugins have reported. Pure.
+    seal. It is that of the stored form, which older engines sealed. Legacy links are left out,
+    since the removal of a link changes them. Of a sandbox the request counts, not what the plugins
+    have reported. Pure.
     """
-    members = {name: msgspec.to_builtins(getattr(record, name)) for name in _SEALED}
+    written = stored(record)
+    members = {name: msgspec.to_builtins(getattr(written, name)) for name in _SEALED}
     if record.sandbox is not None:
         members["sandbox"] = msgspec.to_builtins(record.sandbox.request)
     text = msgspec.json.encode(_without_defaults(members), order="deterministic")

@@ -128,8 +128,8 @@ class NetworkConnector:
                     prepared.endpoint,
                     record.id,
                     record.name,
-                    egress=record.resolved.egress,
-                    listen=record.resolved.listen,
+                    egress=record.host_config.egress,
+                    listen=record.host_config.listen,
                 )
                 return
             if user_fd is not None:
@@ -190,8 +190,8 @@ class NetworkConnector:
                     links=network_endpoints.link_aliases(record, settings)
                     if name != DEFAULT
                     else {},
-                    egress=record.resolved.egress,
-                    listen=record.resolved.listen,
+                    egress=record.host_config.egress,
+                    listen=record.host_config.listen,
                     carrier=carrier,
                 )
             except MacAddressInUse:

@@ -29,7 +29,7 @@ from jaula.spec.runtime import (
     ThrottleDevice,
     WeightDevice,
 )
-from jaula.state.records import ResourceLimits
+from jaula.state.records import NO_POD_RESOURCES, PodResources
 
 _Limit = TypeVar("_Limit", api.WeightDevice, api.ThrottleDevice)
 
@@ -45,13 +45,15 @@ stack
 _RLIMITS = frozenset(_RLIMIT_WORDS.split())
 
 
-def check(limits: ResourceLimits, host: HostFacts) -> tuple[str, ...]:
+def check(
+    limits: api.Resources, host: HostFacts, pod: PodResources = NO_POD_RESOURCES
+) -> tuple[str, ...]:
     """Check the limits; return warnings for those that will have no effect.
 
     :raises InvalidRequest: when a value is out of range or a combination is not valid.
     :raises Unsupported: when a value of ``unified`` needs a controller that the host lacks.
     """
-    _check_unified(limits.unified, host)
+    _check_unified(pod.unified, host)
     return (*_check_memory(limits, host), *_check_cpu(limits, host), *_check_others(limits, host))
 
 
@@ -197,8 +199,8 @@ def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
 
 
 def with_pod_limits(
-    limits: ResourceLimits, pod: PodContainerRequest | PodContainerUpdate, host: HostFacts
-) -> ResourceLimits:
+    limits: PodResources, pod: PodContainerRequest | PodContainerUpdate, host: HostFacts
+) -> PodResources:
     """Return the limits with those that a container of a pod has beyond Docker's API.
 
     Limits of huge pages are left out on a host without their controller: the kubelet sends one of 0
@@ -218,7 +220,9 @@ def with_pod_limits(
     )
 
 
-def decide(limits: ResourceLimits, host: HostFacts) -> Resources:
+def decide(
+    limits: api.Resources, host: HostFacts, pod: PodResources = NO_POD_RESOURCES
+) -> Resources:
     """Return the limits of a container; device rules are decided elsewhere."""
     pids = host.pids_limit if limits.pids_limit is None else limits.pids_limit
     return Resources(
@@ -226,19 +230,23 @@ def decide(limits: ResourceLimits, host: HostFacts) -> Resources:
         cpu=_cpu(limits),
         pids=Pids(pids) if pids > 0 else None,
         block_io=_block_io(limits),
-        hugepage_limits=_hugepages(limits.hugepage_limits),
-        unified=limits.unified,
+        hugepage_limits=_hugepages(pod.hugepage_limits),
+        unified=pod.unified,
     )
 
 
 def change(
-    limits: api.ContainerUpdate, old: api.Resources, merged: ResourceLimits, host: HostFacts
+    limits: api.ContainerUpdate,
+    old: api.Resources,
+    merged: api.Resources,
+    host: HostFacts,
+    pod: PodResources = NO_POD_RESOURCES,
 ) -> Resources:
     """Return the limits that an update names, computed from the ``merged`` configuration.
 
-    ``old`` is the configuration before.
+    ``old`` is the configuration before, ``pod`` has the limits of a pod's container afterwards.
     """
-    whole = decide(merged, host)
+    whole = decide(merged, host, pod)
     memory = limits.memory or limits.memory_swap or limits.memory_reservation
     cpu = (
         limits.nano_cpus
@@ -260,11 +268,11 @@ def change(
         pids=pids if limits.pids_limit is not None else None,
         block_io=_changed_block_io(limits, old),
         hugepage_limits=_hugepages(
-            {size: limit for size, limit in merged.hugepage_limits.items() if size in pages}
+            {size: limit for size, limit in pod.hugepage_limits.items() if size in pages}
         ),
         unified={
             name: value
-            for name, value in merged.unified.items()
+            for name, value in pod.unified.items()
             if name in values or name.startswith(again)
         },
     )
@@ -277,7 +285,7 @@ _DEFAULT_SHARES = 1024  # the kernel's
 
 
 def reset(
-    limits: Resources, names: Collection[str], target: ResourceLimits, host: HostFacts
+    limits: Resources, names: Collection[str], target: api.Resources, host: HostFacts
 ) -> Resources:
     """Return limits that also write the members ``names`` of ``target``. Pure.
 

@@ -27,7 +27,13 @@ from jaula.security.seccomp import listener, seccomp
 from jaula.spec.api import HostConfig
 from jaula.spec.apparmor import NAME
 from jaula.spec.runtime import Capabilities, Seccomp
-from jaula.state.records import NO_OPTIONS, ResolvedRequest, Security, SecurityOptions
+from jaula.state.records import (
+    NO_OPTIONS,
+    ResolvedRequest,
+    Security,
+    SecurityOptions,
+    is_external,
+)
 
 UNCONFINED = "unconfined"
 _BUILTIN = ("", "builtin", "default")
@@ -175,14 +181,14 @@ def resolve(host_config: HostConfig) -> Security:
     )
 
 
-def check(resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
+def check(requested: HostConfig, resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
     """Check the confinement; return warnings for options that have no effect on this host.
 
     :raises InvalidRequest: when a capability or option is unknown, a profile does not parse, or the
         kernel does not have a module.
     """
-    confinement = decide(resolved, host, external=resolved.external_runtime)
-    for name in resolved.annotations:
+    confinement = decide(resolved, host, external=is_external(requested.runtime))
+    for name in requested.annotations:
         if name.startswith(_RESERVED):
             raise InvalidRequest(
                 f"annotation {name}: names with this prefix are reserved for the engine"

@@ -14,9 +14,9 @@ import msgspec
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec import security, spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.runtime import IDMapping, Spec
-from jaula.state.records import Namespaces, ResolvedRequest, Security
+from jaula.state.records import Namespaces, ResolvedRequest, Security, is_external
 
 _BODY = ContainerCreate(cmd=("true",))
 
@@ -33,16 +33,18 @@ def shape(
     return msgspec.structs.replace(built, linux=linux, annotations={})
 
 
-def has_default_shape(resolved: ResolvedRequest, networks: Collection[str], default: str) -> bool:
+def has_default_shape(
+    host: HostConfig, resolved: ResolvedRequest, networks: Collection[str], default: str
+) -> bool:
     """Return whether a container probably has this shape; ``default`` is the default network."""
-    modes, requested, limits = resolved.namespaces, resolved.security, resolved.resources
+    modes, requested = resolved.namespaces, resolved.security
     return (
         list(networks) == [default]
         and _modes(modes) == _modes(Namespaces())
         and _paths(requested) == _paths(Security())
-        and not resolved.external_runtime
-        and not (limits.devices or limits.device_requests or limits.device_cgroup_rules)
-        and not (limits.cgroup_parent or resolved.sysctls or resolved.shm_size)
+        and not is_external(host.runtime)
+        and not (host.devices or host.device_requests or host.device_cgroup_rules)
+        and not (host.cgroup_parent or host.sysctls or host.shm_size)
     )
 
 

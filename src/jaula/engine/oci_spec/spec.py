@@ -55,14 +55,13 @@ def build(
 ) -> Spec:
     """Return the document for the runtime.
 
-    ``body`` describes the program. Whatever gives a container more or less than the default comes
-    from ``resolved``, which was authorized.
+    ``body`` describes the program and has what needs no decision. Both were authorized.
 
     :raises InvalidRequest: when there is no program, or a device or sysctl is not allowed.
     """
-    modes = resolved.namespaces
-    devices, rules = devices_of(resolved, inputs)
-    limits = resources.decide(resolved.resources, inputs.host)
+    host, modes = body.host_config, resolved.namespaces
+    devices, rules = devices_of(host, resolved, inputs)
+    limits = resources.decide(host, inputs.host, resolved.pod_resources)
     spec = Spec(
         process=process_section(body, resolved, inputs, confinement),
         root=Root("rootfs", readonly=resolved.security.readonly_rootfs),
@@ -71,13 +70,13 @@ def build(
         mounts=mounts.decide(
             modes,
             inputs,
-            shm_size=resolved.shm_size,
+            shm_size=host.shm_size,
             privileged=resolved.security.privileged,
             read_only=resolved.security.readonly_rootfs,
             proc=confinement.proc,
         ),
         annotations={
-            **resolved.annotations,
+            **host.annotations,
             **mount_annotations(inputs),
         },
         linux=Linux(
@@ -91,7 +90,7 @@ def build(
             resources=msgspec.structs.replace(limits, devices=rules),
             rootfs_propagation="private",
             seccomp=confinement.seccomp,
-            sysctl=_sysctls(resolved, inputs),
+            sysctl=_sysctls(host, modes, inputs),
             masked_paths=confinement.masked,
             readonly_paths=confinement.readonly,
         ),
@@ -218,23 +217,23 @@ def process_section(
             uid=inputs.user.uid, gid=inputs.user.gid, additional_gids=inputs.user.additional_gids
         ),
         capabilities=capabilities.of_user(confinement.capabilities, inputs.user.uid),
-        rlimits=resources.rlimits(resolved.resources, inputs.host.nofile),
+        rlimits=resources.rlimits(host, inputs.host.nofile),
         no_new_privileges=confinement.no_new_privileges,
-        oom_score_adj=resolved.oom_score_adj or None,
+        oom_score_adj=host.oom_score_adj or None,
     )
 
 
 def devices_of(
-    resolved: ResolvedRequest, inputs: SpecInputs
+    host: HostConfig, resolved: ResolvedRequest, inputs: SpecInputs
 ) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
     """Return the device nodes and the allow-list of the cgroup, which denies everything else."""
     nodes = list(devices_table.DEFAULT_DEVICES)
     rules = [DeviceCgroup(allow=False, access="rwm"), *devices_table.DEFAULT_RULES]
-    for mapping in resolved.resources.devices:
+    for mapping in host.devices:
         for node, rule in devices(mapping):
             nodes.append(node)
             rules.append(rule)
-    rules += [cgroup_rule(text) for text in resolved.resources.device_cgroup_rules]
+    rules += [cgroup_rule(text) for text in host.device_cgroup_rules]
     if resolved.security.privileged and resolved.namespaces.user.host:
         rules = [DeviceCgroup(allow=True, access="rwm")]
         for path in inputs.devices:
@@ -272,23 +271,22 @@ def cgroup_rule(text: str) -> DeviceCgroup:
     return DeviceCgroup(allow=True, type=words[0], major=major, minor=minor, access=words[2])
 
 
-def _sysctls(resolved: ResolvedRequest, inputs: SpecInputs) -> dict[str, str]:
+def _sysctls(host: HostConfig, modes: Namespaces, inputs: SpecInputs) -> dict[str, str]:
     """Return the requested sysctls, with Docker's defaults for a network of the container's own."""
-    if not resolved.namespaces.net.private:
-        return resolved.sysctls
+    if not modes.net.private:
+        return host.sysctls
     gids = inputs.gid_mappings or inputs.mappings
-    return sysctls.with_network_defaults(resolved.sysctls, gids)
+    return sysctls.with_network_defaults(host.sysctls, gids)
 
 
-def check_sysctls(resolved: ResolvedRequest) -> None:
+def check_sysctls(host: HostConfig, modes: Namespaces) -> None:
     """Check that sysctls belong to namespaces that the container does not share with the host.
 
     :raises InvalidRequest: when one does not (statement I24).
     """
-    modes = resolved.namespaces
     kinds = (("network", modes.net), ("ipc", modes.ipc), ("uts", modes.uts))
     shared = frozenset(kind for kind, mode in kinds if not mode.private)
-    for name, value in resolved.sysctls.items():
+    for name, value in host.sysctls.items():
         sysctls.check(name, value, shared)
 
 

@@ -250,7 +250,7 @@ class HostObjects:
     @staticmethod
     async def _listens_again(container: Container) -> bool:
         """Return whether the run directory of a running container has what an engine needs."""
-        if container.shim is None or container.record.resolved.external_runtime:
+        if container.shim is None or container.record.external_runtime:
             return False  # another runtime's files cannot be made again
         try:
             await container.shim.listen()

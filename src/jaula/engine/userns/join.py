@@ -78,7 +78,7 @@ def process_in(container: Container, kind: str) -> int:
 
     ``kind`` is an OCI type. Only an external runtime can report another process.
     """
-    if not container.record.resolved.external_runtime:
+    if not container.record.external_runtime:
         return container.record.pid
     try:
         for fd in open_namespaces(container, (kind,)).values():
@@ -94,7 +94,7 @@ def check(container: Container) -> None:
     :raises Unsupported: when an external runtime has reported another process.
     :raises Conflict: when its init has exited.
     """
-    if container.record.resolved.external_runtime:
+    if container.record.external_runtime:
         for fd in (*open_mounts(container), *open_namespaces(container, NAMES).values()):
             os.close(fd)
 
@@ -134,7 +134,7 @@ class _InitProcess:
         """Return all descriptors, if the process is the container's init."""
         if not self._is_of(self._container.record.shim_pid):
             raise self._gone()
-        if self._container.record.resolved.external_runtime:
+        if self._container.record.external_runtime:
             self._check_identity()
         fds, self._fds = self._fds, {}
         return fds
@@ -175,7 +175,7 @@ class _InitProcess:
         if reason:
             raise Unsupported(
                 f"container {container.name}: process {record.pid}, which the runtime"
-                f" {record.resolved.runtime} reports, is not in the container: {reason}",
+                f" {record.host_config.runtime} reports, is not in the container: {reason}",
                 hint="use exec, or the engine's own runtime",
             )
 

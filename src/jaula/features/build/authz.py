@@ -71,9 +71,9 @@ class BuildsApi:
             options = msgspec.structs.replace(options, host=host)
             body = ContainerCreate(cmd=("true",), host_config=host)
             resolved = resolve(body)
-            action.authorize(relaxations.of_request(resolved))
+            action.authorize(relaxations.of_request(body, resolved))
             session.authorize_networks(body, resolved)
-            session.check_request(resolved)
+            session.check_request(body, resolved)
             quota = action.reserve_image(*names)
             progress = self._service.build(
                 options,

@@ -86,8 +86,8 @@ def check_record(services: Services, container: Container) -> None:
     problem = hint = ""
     if record.build:
         problem, hint = "steps of a build have no checkpoints", "build again"
-    elif record.resolved.external_runtime:
-        problem = f"it is run by the OCI runtime {record.resolved.runtime}"
+    elif record.external_runtime:
+        problem = f"it is run by the OCI runtime {record.host_config.runtime}"
         hint = "create it without --runtime"
     elif services.host.rootless:
         problem = (

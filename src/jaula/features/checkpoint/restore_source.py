@@ -39,7 +39,8 @@ class CheckpointSource:
         for address in self._manifest.addresses:
             services.network_manager.restore_egress(record.id, address.network, address.names)
         ports = tuple(p.container_port for p in resolved.ports if p.protocol == "tcp")
-        is_listed = resolved.egress is not None or resolved.listen is not None
+        host = record.host_config
+        is_listed = host.egress is not None or host.listen is not None
         restore = restore_setup(
             services.service(checkpoint_store),
             self._manifest,

@@ -66,7 +66,10 @@ class EditsApi:
         """Check a decided change as a create with its new members would be checked."""
         session, record = self._session, container.record
         privileges = action.authorize(
-            (*relaxations.of_edit(edit.resolved, edit.mounts), *relaxations.of_update(body.update))
+            (
+                *relaxations.of_edit(edit.body, edit.resolved, edit.mounts),
+                *relaxations.of_update(body.update),
+            )
         )
         binds = any(request.mount.type == "bind" for request in edit.mounts)
         if binds and not session.is_admin and session.caller.key != record.owner:
@@ -77,6 +80,6 @@ class EditsApi:
         action.reserve(Share.VOLUMES, session.authorize_volumes(asked))
         session.check_ceilings(limits.of_ports(edit.ports))
         if edit.limits is not None:
-            old, pids = record.resolved.resources, session.services.host.pids_limit
-            session.check_ceilings(limits.of_update(old, edit.resolved.resources, pids))
-        return session.bounds(asked, privileges, record.engine_socket)
+            old, pids = record.host_config, session.services.host.pids_limit
+            session.check_ceilings(limits.of_update(old, edit.body.host_config, pids))
+        return session.bounds(record.log, privileges, record.engine_socket)

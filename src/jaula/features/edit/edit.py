@@ -124,11 +124,7 @@ class Edits:
         if container.record.edit_intent is not None:
             await self.undo(container)
         edit = self.decide(container, body)
-        if (
-            container.live
-            and edit.mounts + edit.unmounted
-            and container.record.resolved.external_runtime
-        ):
+        if container.live and edit.mounts + edit.unmounted and container.record.external_runtime:
             raise InvalidRequest(
                 "the mounts of a container of an external runtime cannot be changed"
             )
@@ -507,11 +503,14 @@ def _former_limits(record: ContainerRecord, update: ContainerUpdate) -> Containe
 
 def _restore_limits(services: Services, record: ContainerRecord, intent: EditIntent) -> None:
     """Write the limits of the record that an update had changed or removed."""
-    old, update = record.resolved.resources, intent.limits or ContainerUpdate()
+    old, update = record.host_config, intent.limits or ContainerUpdate()
+    pod = record.resolved.pod_resources
     names = fields_of(update) | set(intent.removed_limits)
     former = ContainerUpdate(**{name: getattr(old, name) for name in names})
     changed = {name: getattr(update, name) for name in fields_of(update)}
-    limits = resources.change(former, msgspec.structs.replace(old, **changed), old, services.host)
+    limits = resources.change(
+        former, msgspec.structs.replace(old, **changed), old, services.host, pod
+    )
     limits = resources.reset(limits, names, old, services.host)
     with open_cgroup(services, record) as cgroup:
         cgroup.apply(limits)

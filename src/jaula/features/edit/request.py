@@ -18,6 +18,7 @@ from jaula.engine.networks import endpoints, port_bindings
 from jaula.engine.oci_spec import resources
 from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest
+from jaula.spec import run_options
 from jaula.spec.api import ContainerCreate, ContainerEdit, ContainerUpdate, HostConfig, Mount
 from jaula.spec.runtime import Resources
 from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT
@@ -63,14 +64,14 @@ class Edit(NamedTuple):
 def version(record: ContainerRecord) -> str:
     """Return a hash of everything that an edit may change."""
     networks = endpoints.settings_of(record)
-    state = (record.body, record.resolved.resources, record.mounts, networks)
+    state = (record.body, record.mounts, networks)
     text = msgspec.json.encode(state, order="deterministic")
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 def document(record: ContainerRecord) -> dict[str, Any]:
     """Return what can be edited, as the API shows it."""
-    host, limits = record.body.host_config, record.resolved.resources
+    host = limits = record.host_config
     unset = ContainerUpdate()
     return {
         "Version": version(record),
@@ -97,10 +98,7 @@ def document(record: ContainerRecord) -> dict[str, Any]:
     }
 
 
-_LIMITS = (
-    *("Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuPeriod"),
-    *("CpuQuota", "CpusetCpus", "CpusetMems", "PidsLimit", "BlkioWeight"),
-)
+_LIMITS = tuple(run_options.BY_NAME[name].member for name in run_options.LIMIT_NAMES)
 _FIELDS = {
     encoded: name
     for name, encoded in zip(
@@ -179,7 +177,7 @@ def decide(
         limits = merge_limits(_without_limits(changed, removed), edit.update, host)
         body, resolved = limits.body, limits.resolved
     if limits is not None and removed:
-        written = resources.reset(limits.limits or Resources(), removed, resolved.resources, host)
+        written = resources.reset(limits.limits or Resources(), removed, body.host_config, host)
         limits = limits._replace(limits=written)
     changes = tuple(_words(edit, unmounted))
     if not changes:
@@ -200,7 +198,7 @@ def _removed_limits(record: ContainerRecord, edit: ContainerEdit) -> tuple[str, 
 
     :raises InvalidRequest: when the container does not have one of them.
     """
-    limits, unset = record.resolved.resources, ContainerUpdate()
+    limits, unset = record.host_config, ContainerUpdate()
     names = []
     for encoded in edit.remove_limits:
         if encoded not in _LIMITS:
@@ -224,14 +222,11 @@ def _removed_limits(record: ContainerRecord, edit: ContainerEdit) -> tuple[str, 
 def _without_limits(record: ContainerRecord, names: Iterable[str]) -> ContainerRecord:
     unset = ContainerUpdate()
     values = {name: getattr(unset, name) for name in names}
-    resolved, body = record.resolved, record.body
+    body = record.body
     return msgspec.structs.replace(
         record,
         body=msgspec.structs.replace(
             body, host_config=msgspec.structs.replace(body.host_config, **values)
-        ),
-        resolved_request=msgspec.structs.replace(
-            resolved, resources=msgspec.structs.replace(resolved.resources, **values)
         ),
     )
 

@@ -15,7 +15,7 @@ from jaula.errors import NotFound
 from jaula.features.kubernetes.hooks import pods
 from jaula.features.kubernetes.pods.service import Pods
 from jaula.spec.api import ExecCreate
-from jaula.state.records import MigrationPhase
+from jaula.state.records import MigrationPhase, log_of
 
 if TYPE_CHECKING:
     import socket
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
     from jaula.features.metrics.pod_usage import ContainerUsage, SandboxUsage
     from jaula.features.metrics.samples import SandboxSample
+    from jaula.spec.api import ContainerCreate
     from jaula.spec.pod import PodContainerRequest, PodLimits, PodSandboxRequest
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
@@ -38,18 +39,18 @@ def pod_authorization(
 ) -> Authorize:
     """Return what authorizes ``sandbox``, or a container of a pod."""
 
-    def authorize(resolved: ResolvedRequest) -> Bounds:
-        own = relaxations.of_request(resolved, "")
+    def authorize(body: ContainerCreate, resolved: ResolvedRequest) -> Bounds:
+        host, own = body.host_config, relaxations.of_request(body, resolved)
         if sandbox is None:
-            action.authorize((*own, *session.inherited_mounts(resolved)))
-            session.check_pod_request(resolved)
+            action.authorize((*own, *session.inherited_mounts(host, resolved)))
+            session.check_pod_request(host, resolved)
         else:
-            action.authorize(relaxations.of_sandbox(sandbox, resolved))
-            session.check_ceilings(limits.of_sandbox(sandbox, resolved))
+            action.authorize(relaxations.of_sandbox(sandbox, body, resolved))
+            session.check_ceilings(limits.of_sandbox(sandbox, host))
             _check_path(session, sandbox.log_directory, "the log directory")
         action.reserve(Share.CONTAINERS)
         action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-        return session.bounds(resolved, own, "", action.reserve_container)
+        return session.bounds(log_of(body, resolved), own, "", action.reserve_container)
 
     return authorize
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import IoEntry, MemoryStats, Pressure, PressureLine, Stats
     from jaula.features.metrics.samples import ContainerSample, FileSystem
-    from jaula.state.records import ResourceLimits
+    from jaula.spec.api import HostConfig
 
 COUNTER, GAUGE = "counter", "gauge"
 _NANOSECONDS, _MICROSECONDS = 1_000_000_000, 1_000_000
@@ -83,9 +83,9 @@ def _memory(name: str, help: str, value: Callable[[MemoryStats], int]) -> Metric
     return _gauge(f"container_memory_{name}", help, lambda stats: value(stats.memory))
 
 
-def _limit(name: str, help: str, value: Callable[[ResourceLimits], int]) -> Metric:
+def _limit(name: str, help: str, value: Callable[[HostConfig], int]) -> Metric:
     def values(sample: ContainerSample) -> Iterable[Value]:
-        return (((), value(sample.record.resolved.resources)),)
+        return (((), value(sample.record.host_config)),)
 
     return Metric(f"container_spec_{name}", help, (), GAUGE, values)
 
@@ -202,7 +202,7 @@ def _files_limit(sample: ContainerSample) -> Iterable[Value]:
 
 
 def _quota(sample: ContainerSample) -> Iterable[Value]:
-    if (quota := sample.record.resolved.resources.cpu_quota) > 0:
+    if (quota := sample.record.host_config.cpu_quota) > 0:
         yield (), quota
 
 

@@ -99,7 +99,7 @@ def container_metrics(
             yield (layer,), counts.get(layer, 0)
 
     def packets(sample: ContainerSample) -> Iterable[Value]:
-        if sample.record.resolved.egress is not None:
+        if sample.record.host_config.egress is not None:
             yield (), refused.packets.get(sample.record.id, 0)
 
     def rows(sample: ContainerSample) -> Iterable[Value]:

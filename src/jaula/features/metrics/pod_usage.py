@@ -119,7 +119,7 @@ class PodStats:
         containers = [self.container(member) for member in members]
         cgroup = None
         if sandbox.live:
-            if record.resolved.resources.cgroup_parent:
+            if record.host_config.cgroup_parent:
                 cgroup = self._read(cgroup_path(self._services, record).rpartition("/")[0])
             else:
                 parts = (self.cgroup(sandbox), *(member.cgroup for member in containers))

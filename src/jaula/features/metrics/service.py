@@ -220,7 +220,7 @@ class Metrics:
 
     def _refused_packets(self, running: Sequence[Target]) -> dict[str, int]:
         """Return the packets that egress lists have refused, read every ten seconds."""
-        if not any(t.container.record.resolved.egress is not None for t in running):
+        if not any(t.container.record.host_config.egress is not None for t in running):
             return {}
         if time.monotonic() - self._refused_read > _EGRESS_INTERVAL:
             try:

@@ -13,6 +13,7 @@ import os
 
 from jaula.features.quadlet import keys, words
 from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile
+from jaula.spec import run_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,11 +167,7 @@ class Converter:
         mode = unit.text(section, "CgroupsMode")
         if mode not in ("", "split", "enabled", "no-conmon"):
             raise InvalidUnit(f"CgroupsMode={mode} cannot be served: each container has a cgroup")
-        for key, flag in _CONTAINER_TEXTS:
-            if value := unit.text(section, key):
-                run += [flag, value]
-        for key, flag in _CONTAINER_LISTS:
-            run += words.repeat(flag, unit.texts(section, key))
+        run += _plain(unit, section, _PLAIN)
         if pull := unit.text(section, "Pull"):
             run += ["--pull", "always" if pull == "newer" else pull]
         for key, flag in (("RunInit", "--init"), ("EnvironmentHost", "--env-host")):
@@ -404,11 +401,7 @@ class Converter:
         create += self._user_namespace(unit, section)
         create += words.repeat("--publish", unit.texts(section, "PublishPort"))
         create += self._networks(unit, service, section)
-        for key, flag in _POD_TEXTS:
-            if value := unit.text(section, key):
-                create += [flag, value]
-        for key, flag in _POD_LISTS:
-            create += words.repeat(flag, unit.texts(section, key))
+        create += _plain(unit, section, _POD_OPTIONS)
         create += _pairs("--label", unit.pairs(section, "Label"))
         create += self._volumes(unit, service, section)
         create += ["--label", f"{UNIT_LABEL}=%n", "--name", name, *_arguments(unit, section)]
@@ -556,12 +549,12 @@ class Converter:
 
     def _health(self, unit: UnitFile) -> list[str]:
         section, result = "Container", []
-        for key, flag in _HEALTH:
-            value = unit.text(section, key)
-            if key == "HealthCmd" and value == "none":
+        for option in _HEALTH:
+            value = unit.text(section, option.quadlet)
+            if option.quadlet == "HealthCmd" and value == "none":
                 result.append("--no-healthcheck")
             elif value:
-                result += [flag, value]
+                result += [f"--{option.name}", value]
         action = unit.text(section, "HealthOnFailure")
         if action == "restart":
             self._warn(
@@ -592,53 +585,33 @@ class Converter:
 
 
 _USER_MAP = ("Container", "UIDMap")
-_CONTAINER_TEXTS = (
-    ("PidsLimit", "--pids-limit"),
-    ("ShmSize", "--shm-size"),
-    ("Memory", "--memory"),
-    ("WorkingDir", "--workdir"),
-    ("IP", "--ip"),
-    ("IP6", "--ip6"),
-    ("HostName", "--hostname"),
-    ("StopSignal", "--stop-signal"),
-    ("StopTimeout", "--stop-timeout"),
-    ("LogDriver", "--log-driver"),
-    ("Profile", "--profile"),
+_PLAIN = tuple(
+    option
+    for option in run_options.OPTIONS
+    if option.quadlet in keys.KEYS["Container"] - keys.CONVERTED and not option.alias_of
 )
-_CONTAINER_LISTS = (
-    ("NetworkAlias", "--network-alias"),
-    ("Ulimit", "--ulimit"),
-    ("DNS", "--dns"),
-    ("DNSOption", "--dns-option"),
-    ("DNSSearch", "--dns-search"),
-    ("GroupAdd", "--group-add"),
-    ("AddHost", "--add-host"),
-    ("Tmpfs", "--tmpfs"),
-    ("LogOpt", "--log-opt"),
-    ("Egress", "--egress"),
-    ("Listen", "--listen"),
-)
-_POD_TEXTS = (
-    ("IP", "--ip"),
-    ("IP6", "--ip6"),
-    ("ShmSize", "--shm-size"),
-    ("HostName", "--hostname"),
-)
-_POD_LISTS = (
-    ("NetworkAlias", "--network-alias"),
-    ("DNS", "--dns"),
-    ("DNSOption", "--dns-option"),
-    ("DNSSearch", "--dns-search"),
-    ("AddHost", "--add-host"),
-)
+"""The options whose values a unit has as the command line has them."""
+_POD_KEYS = ("IP", "IP6", "ShmSize", "HostName", "NetworkAlias", "DNS", "DNSOption", "DNSSearch",
+             "AddHost")  # fmt: skip
+_POD_OPTIONS = tuple(option for key in _POD_KEYS for option in _PLAIN if option.quadlet == key)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # names of platforms
-_HEALTH = (
-    ("HealthCmd", "--health-cmd"),
-    ("HealthInterval", "--health-interval"),
-    ("HealthRetries", "--health-retries"),
-    ("HealthStartPeriod", "--health-start-period"),
-    ("HealthTimeout", "--health-timeout"),
+_HEALTH = tuple(
+    option
+    for option in run_options.OPTIONS
+    if option.quadlet and option.document == run_options.HEALTHCHECK
 )
+
+
+def _plain(unit: UnitFile, section: str, options: Iterable[run_options.Option]) -> list[str]:
+    """Return the flags of options that a unit has under keys of their own: texts, then lists."""
+    texts, lists = [], []
+    for option in options:
+        flag = f"--{option.name}"
+        if option.kind == "list":
+            lists += words.repeat(flag, unit.texts(section, option.quadlet))
+        elif value := unit.text(section, option.quadlet):
+            texts += [flag, value]
+    return texts + lists
 
 
 def _stem(unit: UnitFile) -> str:

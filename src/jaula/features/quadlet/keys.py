@@ -1,10 +1,13 @@
 """The sections and keys of quadlet's unit files, and what becomes of each key.
 
 Source: podman-systemd.unit(5) of podman 5.4, and a few keys of later versions. :data:`KEYS` has
-the keys that are understood; :data:`IMPOSSIBLE` those that cannot be served, with the reason.
+the keys that are understood; :data:`IMPOSSIBLE` those that cannot be served, with the reason. A key
+of a container that is an option of ``run`` stands in the row of that option.
 """
 
 from __future__ import annotations
+
+from jaula.spec.run_options import OPTIONS
 
 SECTIONS = {
     "container": "Container",
@@ -28,22 +31,27 @@ COMMON = "Quadlet"
 _EVERY = "ContainersConfModule GlobalArgs PodmanArgs JaulaArgs ServiceName"
 _MAPPINGS = "GIDMap UIDMap SubGIDMap SubUIDMap RemapGid RemapUid RemapUidSize RemapUsers UserNS"
 
+CONVERTED = frozenset(
+    (
+        *("AddCapability", "AddDevice", "Annotation", "ContainerName", "DropCapability"),
+        *("Entrypoint", "Environment", "EnvironmentFile", "EnvironmentHost", "ExposeHostPort"),
+        *("HealthCmd", "HealthInterval", "HealthOnFailure", "HealthRetries", "HealthStartPeriod"),
+        *("HealthTimeout", "Label", "Mount", "Network", "Pod", "PublishPort", "Pull", "ReadOnly"),
+        *("RunInit", "Secret", "Sysctl", "User", "UserNS", "Volume"),
+    )
+)
+"""Keys of a container that are options of ``run`` with a value of another form."""
+
 KEYS = {
     "Container": frozenset(
         f"""{_EVERY} {_MAPPINGS}
-        AddCapability AddDevice AddHost Annotation AutoUpdate CgroupsMode ContainerName DNS
-        DNSOption DNSSearch DropCapability Entrypoint Environment EnvironmentFile EnvironmentHost
-        Exec ExposeHostPort Group GroupAdd HealthCmd HealthInterval HealthLogDestination
-        HealthMaxLogCount HealthMaxLogSize HealthOnFailure HealthRetries HealthStartPeriod
+        AutoUpdate CgroupsMode Exec Group HealthLogDestination HealthMaxLogCount HealthMaxLogSize
         HealthStartupCmd HealthStartupInterval HealthStartupRetries HealthStartupSuccess
-        HealthStartupTimeout HealthTimeout HostName IP IP6 Image Label LogDriver LogOpt Mask Memory
-        Mount Network NetworkAlias NoNewPrivileges Notify PidsLimit Pod PublishPort Pull ReadOnly
-        ReadOnlyTmpfs ReloadCmd ReloadSignal Rootfs RunInit SeccompProfile Secret
-        SecurityLabelDisable SecurityLabelFileType SecurityLabelLevel SecurityLabelNested
-        SecurityLabelType ShmSize StartWithPod StopSignal StopTimeout Sysctl Timezone Tmpfs Ulimit
-        Unmask User VolatileTmp Volume WorkingDir
-        Egress Listen Profile""".split()
-    ),
+        HealthStartupTimeout Image Mask NoNewPrivileges Notify ReadOnlyTmpfs ReloadCmd ReloadSignal
+        Rootfs SeccompProfile SecurityLabelDisable SecurityLabelFileType SecurityLabelLevel
+        SecurityLabelNested SecurityLabelType StartWithPod Timezone Unmask VolatileTmp""".split()
+    )
+    | {option.quadlet for option in OPTIONS if option.quadlet},
     "Volume": frozenset(
         f"{_EVERY} Copy Device Driver Group Image Label Options Type User VolumeName".split()
     ),

@@ -57,8 +57,8 @@ def authorize(session: Session, body: ContainerCreate, resolved: ResolvedRequest
     :raises NotAuthorized: for the first one that it may not use.
     """
     for kind, references in (
-        (SecretKind.SECRET, resolved.secrets),
-        (SecretKind.CONFIG, resolved.configs),
+        (SecretKind.SECRET, body.host_config.secrets),
+        (SecretKind.CONFIG, body.host_config.configs),
     ):
         for reference in references:
             require_secret(session, kind, reference.source)

@@ -47,14 +47,15 @@ _OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 
 
 def resolve_references(
-    services: Services, resolved: ResolvedRequest, body: ContainerCreate
-) -> tuple[ResolvedRequest, ContainerCreate]:
-    """Return request and body with the id and target of each secret and config, all checked.
+    services: Services, body: ContainerCreate, resolved: ResolvedRequest
+) -> ContainerCreate:
+    """Return the body with the id and target of each secret and config, all checked.
 
     :raises InvalidRequest: when there is none of that name, when a target, owner or mode is not
         valid, when another mount has the target, or when they are too many or too large.
     """
-    number = len(resolved.secrets) + len(resolved.configs)
+    asked = body.host_config
+    number = len(asked.secrets) + len(asked.configs)
     if number > MAX_REFERENCES:
         raise InvalidRequest(f"{number} secrets and configs; at most {MAX_REFERENCES} are allowed")
     destinations = {request.mount.destination for request in resolved.mounts}
@@ -63,8 +64,8 @@ def resolve_references(
             _resolve_reference(services, kind, reference, destinations) for reference in references
         )
         for kind, references in (
-            (SecretKind.SECRET, resolved.secrets),
-            (SecretKind.CONFIG, resolved.configs),
+            (SecretKind.SECRET, asked.secrets),
+            (SecretKind.CONFIG, asked.configs),
         )
     )
     size = sum(
@@ -75,11 +76,8 @@ def resolve_references(
             f"secrets and configs of {size} bytes; a container may have {MAX_BYTES}",
             hint="a volume has no such limit",
         )
-    host = msgspec.structs.replace(body.host_config, secrets=secrets, configs=configs)
-    return (
-        msgspec.structs.replace(resolved, secrets=secrets, configs=configs),
-        msgspec.structs.replace(body, host_config=host),
-    )
+    host = msgspec.structs.replace(asked, secrets=secrets, configs=configs)
+    return msgspec.structs.replace(body, host_config=host)
 
 
 def _resolve_reference(
@@ -149,10 +147,10 @@ def mount_secrets(
 
 
 def _files(services: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
-    resolved, store = record.resolved, services.service(secret_store)
+    host, store = record.host_config, services.service(secret_store)
     for kind, references in (
-        (SecretKind.SECRET, resolved.secrets),
-        (SecretKind.CONFIG, resolved.configs),
+        (SecretKind.SECRET, host.secrets),
+        (SecretKind.CONFIG, host.configs),
     ):
         for reference in references:
             yield reference, store.data(store.find(kind, reference.id))

@@ -152,8 +152,8 @@ class Secrets:
     def _users(self, record: SecretRecord) -> Names:
         users = []
         for container in self._services.container_store:
-            resolved = container.record.resolved
-            references = resolved.secrets if self.kind is SecretKind.SECRET else resolved.configs
+            host = container.record.host_config
+            references = host.secrets if self.kind is SecretKind.SECRET else host.configs
             if any(reference.id == record.id for reference in references):
                 users.append(container.name)
         return users

@@ -50,7 +50,8 @@ def test_each_ceiling_is_a_share_of_the_machine() -> None:
 @pytest.mark.parametrize("machine", [MACHINE, SMALL])
 def test_the_defaults_of_a_container_are_within_them(machine: Machine) -> None:
     ceilings = Ceilings().with_defaults(machine_ceilings(machine))
-    for demand in limits.of_request(resolve(ContainerCreate()), machine.pids_limit):
+    body = ContainerCreate()
+    for demand in limits.of_request(body.host_config, resolve(body), machine.pids_limit):
         assert ceilings.allow(demand), demand
     files = Demand(Bound.ULIMIT, 524_288, "nofile")
     assert ceilings.allow(files)
@@ -70,8 +71,8 @@ DENIED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("host", DENIED)
 def test_more_than_a_share_is_above_them(host: dict[str, Any]) -> None:
-    resolved = resolve(ContainerCreate(host_config=HostConfig(**host)))
-    demands = limits.of_request(resolved, 4096)
+    body = ContainerCreate(host_config=HostConfig(**host))
+    demands = limits.of_request(body.host_config, resolve(body), 4096)
     ceilings = Ceilings().with_defaults(DEFAULTS)
     (demand,) = [each for each in demands if not ceilings.allow(each)]
     assert "unlimited" not in ceilings.advice(demand)

@@ -104,9 +104,11 @@ def asked_by(document: dict[str, Any]) -> set[str]:
     """Return the keys that decide about a container, beyond those of an empty request."""
     body = decode.decode(json.dumps(document).encode(), ContainerCreate)
     resolved = resolve(body)
-    kinds: list[str] = [privilege.kind for privilege in relaxations.of_request(resolved)]
-    plain = set(limits.of_request(resolve(ContainerCreate()), 4096))
-    kinds += [demand.bound for demand in set(limits.of_request(resolved, 4096)) - plain]
+    kinds: list[str] = [privilege.kind for privilege in relaxations.of_request(body, resolved)]
+    empty = ContainerCreate()
+    plain = set(limits.of_request(empty.host_config, resolve(empty), 4096))
+    asked = set(limits.of_request(body.host_config, resolved, 4096))
+    kinds += [demand.bound for demand in asked - plain]
     return {KEYS[kind] for kind in kinds}
 
 
@@ -167,5 +169,6 @@ def test_fields_of_other_requests_ask_for_the_key_of_the_table() -> None:
 
 def test_a_request_without_fields_is_within_the_ceilings_of_every_rule() -> None:
     assert asked_by({}) == set()
-    for demand in limits.of_request(resolve(ContainerCreate()), 4096):
+    body = ContainerCreate()
+    for demand in limits.of_request(body.host_config, resolve(body), 4096):
         assert Ceilings().allow(demand)

@@ -213,7 +213,7 @@ def test_a_removed_limit_is_unlimited_and_leaves_the_request() -> None:
     assert written.cpu is not None
     assert (written.cpu.quota, written.cpu.cpus, written.memory) == (-1, "0-3", None)
     assert (edit.body.host_config.nano_cpus, edit.body.host_config.cpuset_cpus) == (0, "")
-    assert edit.resolved.resources.memory == 64 << 20
+    assert edit.body.host_config.memory == 64 << 20
     assert edit.removed_limits == ("nano_cpus", "cpuset_cpus")
     assert edit.changes == ("remove limit NanoCpus", "remove limit CpusetCpus")
 
@@ -225,7 +225,7 @@ def test_the_limit_of_swap_ends_with_that_of_memory() -> None:
     memory = edit.limits.limits.memory
     assert memory is not None
     assert (memory.limit, memory.swap) == (-1, -1)
-    assert edit.resolved.resources.memory_swap == 0
+    assert edit.body.host_config.memory_swap == 0
     assert edit.removed_limits == ("memory", "memory_swap")
 
 
@@ -235,7 +235,7 @@ def test_one_notation_of_cpu_time_replaces_the_other() -> None:
     assert edit.limits.limits is not None
     cpu = edit.limits.limits.cpu
     assert cpu is not None
-    assert (cpu.quota, edit.resolved.resources.cpu_quota) == (20_000, 20_000)
+    assert (cpu.quota, edit.body.host_config.cpu_quota) == (20_000, 20_000)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_limit_that_cannot_be_removed_is_refused(edit: dict[str, Any], words: 
 
 def test_a_weight_is_removed_from_a_stopped_container() -> None:
     edit = decide_limited({"RemoveLimits": ["BlkioWeight"]}, status=Status.EXITED)
-    assert edit.resolved.resources.blkio_weight == 0
+    assert edit.body.host_config.blkio_weight == 0
 
 
 def test_a_bind_with_a_label_option_is_added() -> None:

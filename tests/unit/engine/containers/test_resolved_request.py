@@ -37,7 +37,7 @@ from jaula.errors import CorruptState, InvalidRequest, NotAuthorized, NotFound
 from jaula.features.build.builder import run
 from jaula.features.build.builder.image_state import ImageState
 from jaula.runtime.protocol import StartRequest
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api import ContainerCreate, HostConfig, LogConfig, Resources
 from jaula.spec.decode import decode
 from jaula.spec.image import ImageConfig, Platform
 from jaula.spec.runtime import Spec
@@ -48,10 +48,14 @@ from jaula.state.records import (
     Link,
     NamespaceKind,
     NamespaceMode,
+    PodResources,
     PortMapping,
     ResolvedRequest,
+    StoredRequest,
     UserFacts,
     VolumesFrom,
+    stored,
+    stored_request,
 )
 
 
@@ -95,6 +99,19 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
+SAID: dict[str, Any] = {
+    "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/taken"}],
+    "DeviceCgroupRules": ["c 1:3 rwm"],
+    "CgroupParent": "/taken",
+    "Annotations": {"org.systemd.property.X": "1"},
+    "Sysctls": {"net.ipv4.ip_forward": "1"},
+    "OomScoreAdj": -1000,
+    "Memory": 1 << 30,
+    "ShmSize": 1 << 20,
+}
+"""Members that need no decision: the body has the only value of them."""
+
+
 def record(request: ContainerCreate, **fields: Any) -> ContainerRecord:
     return ContainerRecord("c" * 64, "web", 1, request, "sha256:0", **fields)
 
@@ -108,7 +125,6 @@ def test_each_part_of_a_request_is_decided() -> None:
     assert found.security.options.no_new_privileges
     assert found.ports == (PortMapping(80, "tcp", "127.0.0.1", 8080, 8090),)
     assert found.links == (Link("store", "db"),)
-    assert found.resources.cgroup_parent == "/mine"
 
 
 @pytest.mark.parametrize("host", [{}, EVERYTHING], ids=["default", "everything"])
@@ -118,15 +134,53 @@ def test_the_value_comes_back_from_the_database_as_it_was(
     request = body(**host)
     written = record(request, resolved_request=resolve(request))
     database = open_database(tmp_path / "db")
-    database.put("containers", written.id, written)
+    database.put("containers", written.id, stored(written))
     read = database.get("containers", written.id, ContainerRecord)
-    assert read == written
+    assert read is not None
+    assert read.log == written.log
+    assert msgspec.structs.replace(read.resolved, log=None) == written.resolved
+    assert stored(read) == stored(written)
     assert relaxations.of_record(read) == relaxations.of_record(written)
 
 
+def test_what_needs_no_decision_is_in_the_body_alone() -> None:
+    said = {name: EVERYTHING[name] for name in SAID}
+    assert resolve(body(**said)) == resolve(body())
+
+
+def test_an_older_engine_finds_the_whole_request_in_a_record() -> None:
+    """It takes limits and lists from the resolved request, and has no other source of them."""
+    request = body(**EVERYTHING)
+    document = msgspec.json.encode(stored(record(request, resolved_request=resolve(request))))
+    text = msgspec.json.encode(json.loads(document)["resolved_request"])
+    found = msgspec.json.decode(text, type=StoredRequest)
+    host = request.host_config
+    for name in (
+        *("runtime", "secrets", "configs", "annotations", "sysctls", "oom_score_adj", "shm_size"),
+        *("egress", "listen"),
+    ):
+        assert getattr(found, name) == getattr(host, name)
+    for name in Resources.__struct_fields__:
+        assert getattr(found.resources, name) == getattr(host, name)
+    assert (found.log, found.network_disabled) == (host.log_config, request.network_disabled)
+    assert found.security == resolve(request).security
+
+
+def test_limits_and_the_log_of_a_pod_come_back() -> None:
+    request = body()
+    pod = PodResources(unified={"memory.high": "1"}, hugepage_limits={"2MB": 0})
+    log = LogConfig(type="cri", config={"directory": "/logs", "path": "0.log"})
+    resolved = msgspec.structs.replace(resolve(request), pod_resources=pod, log=log)
+    written = record(request, resolved_request=resolved)
+    read = msgspec.json.decode(msgspec.json.encode(stored(written)), type=ContainerRecord)
+    assert (read.resolved.pod_resources, read.log) == (pod, log)
+
+
 def test_only_values_that_differ_from_the_default_are_stored() -> None:
-    stored = json.loads(msgspec.json.encode(resolve(body(Memory=1 << 30))))
-    assert stored == {
+    request = body(Memory=1 << 30)
+    written = stored(record(request, resolved_request=resolve(request)))
+    found = json.loads(msgspec.json.encode(written))["resolved_request"]
+    assert found == {
         "namespaces": {"network": "bridge"},
         "security": {},
         "resources": {"Memory": 1 << 30},
@@ -154,7 +208,7 @@ def test_every_ask_of_a_request_is_one_of_its_record() -> None:
     request = body(**EVERYTHING)
     found = resolve(request)
     made = record(request, resolved_request=found)
-    assert set(relaxations.of_request(found)) <= set(relaxations.of_record(made))
+    assert set(relaxations.of_request(request, found)) <= set(relaxations.of_record(made))
     assert "privileged" in map(str, relaxations.of_record(made))
 
 
@@ -339,8 +393,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[str]) -> None:
-    def authorize(resolved: ResolvedRequest) -> Bounds:
-        relaxations.of_request(resolved)
+    def authorize(merged: ContainerCreate, resolved: ResolvedRequest) -> Bounds:
+        relaxations.of_request(merged, resolved)
         return Bounds()
 
     host = {"NetworkMode": "shop", "Links": ["store:db"], "Tmpfs": {"/t": ""}}
@@ -376,18 +430,9 @@ TAMPERED: dict[str, Any] = {
     "CapAdd": ["ALL"],
     "SecurityOpt": ["seccomp=unconfined", "systempaths=unconfined", "landlock=off"],
     "Binds": ["/:/host"],
-    "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/taken"}],
-    "DeviceCgroupRules": ["a *:* rwm"],
-    "CgroupParent": "/taken",
-    "Annotations": {"org.systemd.property.X": "1"},
-    "Sysctls": {"net.ipv4.ip_forward": "1"},
-    "OomScoreAdj": -1000,
-    "Memory": 1 << 40,
-    "PidsLimit": -1,
     "ReadonlyRootfs": False,
     "MaskedPaths": [],
     "ReadonlyPaths": [],
-    "ShmSize": 1 << 40,
 }
 
 
@@ -426,6 +471,33 @@ def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
 
 
 @pytest.mark.parametrize("cve", ["CVE-2024-41110"])
+def test_a_member_without_a_decision_is_judged_shown_and_used_as_one_value(
+    machine: Machine, cve: str
+) -> None:
+    machine.create(body(NetworkMode="none"))
+    change_body(machine.base / "db", **SAID)
+    after = machine.restarted()
+    again = after.registry.find("web")
+    assert [str(ask) for ask in relaxations.of_record(again.record)] == [
+        "device=/dev/null",
+        "device=c 1:3 rwm",
+        "cgroup-parent=/taken",
+        "oom-score-adj=-1000",
+        "annotation=org.systemd.property.X",
+    ]
+    shown = inspect.host_config(after.services, again.record)
+    assert {name: shown[name] for name in ("Memory", "ShmSize", "Sysctls")} == {
+        name: SAID[name] for name in ("Memory", "ShmSize", "Sysctls")
+    }
+    started = after.start(again)
+    assert started.process is not None
+    assert started.process.oom_score_adj == -1000
+    assert started.linux is not None
+    assert "/dev/taken" in [device.path for device in started.linux.devices]
+    assert started.linux.sysctl["net.ipv4.ip_forward"] == "1"
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110"])
 def test_a_start_is_authorized_by_the_value_that_it_uses(machine: Machine, cve: str) -> None:
     host = {"NetworkMode": "none", "Privileged": True, "CapAdd": ["SYS_ADMIN"]}
     machine.create(body(**host))
@@ -457,7 +529,7 @@ def test_an_update_changes_the_resources_of_a_start_and_nothing_else(machine: Ma
 
 
 def test_a_refused_request_leaves_nothing(machine: Machine) -> None:
-    def refuse(resolved: ResolvedRequest) -> tuple[str, ...]:
+    def refuse(merged: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
         assert resolved.security.privileged
         raise NotAuthorized("no")
 
@@ -493,7 +565,9 @@ JUDGED: dict[str, Any] = {
 
 @pytest.mark.parametrize("field", JUDGED)
 def test_every_field_that_policies_judge_is_a_part_of_the_value(field: str) -> None:
-    assert resolve(body(**{field: JUDGED[field]})) != resolve(body())
+    """Of the decided value, or of the members of the body that need no decision."""
+    asked, plain = body(**{field: JUDGED[field]}), body()
+    assert stored_request(asked, resolve(asked)) != stored_request(plain, resolve(plain))
 
 
 def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Machine) -> None:
@@ -532,7 +606,7 @@ def test_modes_of_a_build_name_containers_by_their_ids(machine: Machine) -> None
 def test_an_absent_container_is_reported_to_those_alone_who_may_have_one(
     machine: Machine, host: dict[str, Any]
 ) -> None:
-    def refuse(resolved: ResolvedRequest) -> tuple[str, ...]:
+    def refuse(merged: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
         raise NotAuthorized("no")
 
     with pytest.raises(NotAuthorized):
@@ -545,7 +619,7 @@ def test_other_containers_are_named_by_their_ids(machine: Machine) -> None:
     other = machine.create(body(NetworkMode="none"))
     seen: list[ResolvedRequest] = []
 
-    def authorize(resolved: ResolvedRequest) -> Bounds:
+    def authorize(merged: ContainerCreate, resolved: ResolvedRequest) -> Bounds:
         seen.append(resolved)
         return Bounds()
 

@@ -92,7 +92,8 @@ def request(**host: object) -> ResolvedRequest:
 
 
 def check(abi: int = 7, **host: object) -> tuple[str, ...]:
-    return security.check(request(**host), HostFacts(kernel="6.12.0", landlock=abi))
+    facts = HostFacts(kernel="6.12.0", landlock=abi)
+    return security.check(HostConfig(**host), request(**host), facts)  # type: ignore[arg-type]
 
 
 def test_options_without_effect_are_refused_at_create() -> None:
@@ -105,9 +106,9 @@ def test_options_without_effect_are_refused_at_create() -> None:
 def test_another_runtime_is_not_trusted_to_obey() -> None:
     facts = HostFacts(kernel="6.12.0", landlock=7)
     assert security.decide(request(), facts, external=True).landlock.options == ("off",)
-    asked = request(runtime="crun", security_opt=("landlock=tcp-bind=80",))
+    host = HostConfig(runtime="crun", security_opt=("landlock=tcp-bind=80",))
     with pytest.raises(InvalidRequest, match="runtime"):
-        security.check(asked, facts)
+        security.check(host, resolve(ContainerCreate(host_config=host)), facts)
 
 
 def test_an_annotation_of_the_client_with_the_engines_prefix_is_refused() -> None:

@@ -104,7 +104,8 @@ def test_the_hosts_proc_has_no_options() -> None:
 
 def test_only_unmasking_is_a_relaxation() -> None:
     def of(*options: str) -> list[str]:
-        return [str(ask) for ask in relaxations.of_request(request(security_opt=options))]
+        found = relaxations.of_request(ContainerCreate(), request(security_opt=options))
+        return [str(ask) for ask in found]
 
     assert of("mask=/x", "proc-opts=hidepid=2") == []
     assert of("unmask=/proc/acpi") == ["security-option=unmask=/proc/acpi"]

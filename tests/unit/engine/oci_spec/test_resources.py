@@ -10,10 +10,11 @@ from jaula.engine.containers.update import merge_limits
 from jaula.engine.oci_spec import resources
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unsupported
+from jaula.spec import api
 from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Ulimit
 from jaula.spec.pod import PodContainerUpdate
 from jaula.spec.runtime import CPU, HugepageLimit, Memory, Pids, Resources, Rlimit
-from jaula.state.records import ContainerRecord, ResourceLimits
+from jaula.state.records import ContainerRecord, PodResources
 
 HOST = HostFacts(online_cpus=frozenset({0, 1}), pids_limit=4096)
 MIB = 1 << 20
@@ -23,8 +24,8 @@ V1 = msgspec.structs.replace(HOST, cgroup_version=1, controllers=frozenset({"cpu
 V2 = msgspec.structs.replace(HOST, controllers=frozenset({"cpu", "memory", "hugetlb"}))
 
 
-def limits(**fields: object) -> ResourceLimits:
-    return ResourceLimits(**fields)  # type: ignore[arg-type]
+def limits(**fields: object) -> api.Resources:
+    return api.Resources(**fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +106,9 @@ def test_an_update_changes_only_the_limits_that_it_names() -> None:
     old = record(memory=64 * MIB, nano_cpus=10**9, pids_limit=7, privileged=True)
     update = ContainerUpdate(memory=100 * MIB)
     body, resolved, written, *_ = merge_limits(old, update, HOST)
-    for limits in (body.host_config, resolved.resources):
-        assert limits.memory == 100 * MIB
-        assert limits.nano_cpus == 10**9
-    assert resolved == resolve(body)
-    assert msgspec.structs.replace(resolved, resources=old.resolved.resources) == old.resolved
+    assert body.host_config.memory == 100 * MIB
+    assert body.host_config.nano_cpus == 10**9
+    assert resolved == resolve(body) == old.resolved
     assert written is not None
     assert written.memory == Memory(limit=100 * MIB, swap=128 * MIB)
     assert (written.cpu, written.pids) == (None, None)
@@ -130,9 +129,10 @@ def test_an_update_can_lift_the_limit_of_processes() -> None:
 
 
 def test_limits_of_pods_become_those_of_the_spec() -> None:
-    asked = limits(unified={"memory.high": "1000000"}, hugepage_limits={"2MB": 4 * MIB, "1GB": 0})
-    resources.check(asked, V2)
-    found = resources.decide(asked, V2)
+    pages = {"2MB": 4 * MIB, "1GB": 0}
+    asked = PodResources(unified={"memory.high": "1000000"}, hugepage_limits=pages)
+    resources.check(limits(), V2, asked)
+    found = resources.decide(limits(), V2, asked)
     assert found.unified == {"memory.high": "1000000"}
     assert found.hugepage_limits == (HugepageLimit("2MB", 4 * MIB), HugepageLimit("1GB", 0))
 
@@ -153,7 +153,7 @@ def test_values_that_no_cgroup_file_can_have_are_refused(
     host: HostFacts, unified: dict[str, str], kind: type[JaulaError], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        resources.check(limits(unified=unified), host)
+        resources.check(limits(), host, PodResources(unified=unified))
 
 
 @pytest.mark.parametrize("host", [V1, V2])
@@ -163,13 +163,13 @@ def test_limits_of_huge_pages_that_do_not_exist_are_refused(
 ) -> None:
     update = PodContainerUpdate(hugepage_limits={size: limit})
     with pytest.raises(InvalidRequest, match="huge page"):
-        resources.with_pod_limits(limits(), update, host)
+        resources.with_pod_limits(PodResources(), update, host)
 
 
 def test_limits_of_huge_pages_are_left_out_without_their_controller() -> None:
     update = PodContainerUpdate(hugepage_limits={"2MB": 0})
-    assert resources.with_pod_limits(limits(), update, V1) == limits()
-    assert resources.with_pod_limits(limits(), update, V2).hugepage_limits == {"2MB": 0}
+    assert resources.with_pod_limits(PodResources(), update, V1) == PodResources()
+    assert resources.with_pod_limits(PodResources(), update, V2).hugepage_limits == {"2MB": 0}
 
 
 def test_an_update_of_a_pod_adds_its_values_and_changes_the_oom_score() -> None:
@@ -191,9 +191,9 @@ def test_an_update_of_a_pod_adds_its_values_and_changes_the_oom_score() -> None:
     assert new.limits is not None
     assert new.limits.unified == {"memory.swap.max": "100"}  # again, after that of the memory
     assert new.limits.hugepage_limits == (HugepageLimit("2MB", 0),)
-    assert (new.oom_score_adj, new.resolved.oom_score_adj) == (9, 9)
+    assert new.oom_score_adj == 9
     assert new.body.host_config.oom_score_adj == 9
-    assert new.resolved.resources.unified == {"memory.swap.max": "100", "cpu.weight": "7"}
+    assert new.resolved.pod_resources.unified == {"memory.swap.max": "100", "cpu.weight": "7"}
     assert new.changes_processes
 
 

@@ -37,11 +37,11 @@ def test_a_container_has_a_bounded_number_of_references(
     body = ContainerCreate(image="a", cmd=("a",), host_config=host)
     resolved = resolve(body)
     if not refused:
-        _, whole = resolve_references(services, resolved, body)
+        whole = resolve_references(services, body, resolved)
         assert len(whole.host_config.secrets + whole.host_config.configs) == 1024
     else:
         with pytest.raises(InvalidRequest, match=f"{refused} secrets and configs; at most 1024"):
-            resolve_references(services, resolved, body)
+            resolve_references(services, body, resolved)
         assert looked_up == []
 
 
@@ -55,8 +55,8 @@ def test_the_files_of_a_container_have_a_bounded_size(number: int, refused: bool
     references = tuple(SecretReference(source="a", target=f"/{n}") for n in range(number))
     body = ContainerCreate(image="a", cmd=("a",), host_config=HostConfig(secrets=references))
     if not refused:
-        _, whole = resolve_references(services, resolve(body), body)
+        whole = resolve_references(services, body, resolve(body))
         assert len(whole.host_config.secrets) == number
     else:
         with pytest.raises(InvalidRequest, match="of 17301504 bytes; a container may have"):
-            resolve_references(services, resolve(body), body)
+            resolve_references(services, body, resolve(body))

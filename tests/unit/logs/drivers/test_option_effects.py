@@ -84,5 +84,5 @@ def test_an_option_that_touches_the_host_is_a_privilege(
 ) -> None:
     value = "tcp://127.0.0.1:1" if option.endswith("-address") else "/file"
     log = LogConfig(type=driver, config={option: value})
-    resolved = resolve(ContainerCreate(host_config=HostConfig(log_config=log)))
-    assert [str(p) for p in relaxations.of_request(resolved)] == [privilege]
+    body = ContainerCreate(host_config=HostConfig(log_config=log))
+    assert [str(p) for p in relaxations.of_request(body, resolve(body))] == [privilege]

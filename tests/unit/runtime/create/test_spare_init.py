@@ -114,9 +114,9 @@ def test_a_missing_step_does_not_fit() -> None:
 )
 def test_the_engine_reserves_one_for_the_default_shape(host: HostConfig, fits: bool) -> None:
     resolved = resolve(ContainerCreate(cmd=("sh",), host_config=host))
-    assert shapes.has_default_shape(resolved, {"bridge": None}, "bridge") is fits
-    assert not shapes.has_default_shape(resolved, {"other": None}, "bridge")
-    assert not shapes.has_default_shape(resolved, {}, "bridge")
+    assert shapes.has_default_shape(host, resolved, {"bridge": None}, "bridge") is fits
+    assert not shapes.has_default_shape(host, resolved, {"other": None}, "bridge")
+    assert not shapes.has_default_shape(host, resolved, {}, "bridge")
 
 
 def test_the_message_of_a_start_is_the_same_after_its_way() -> None:

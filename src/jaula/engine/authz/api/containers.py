@@ -22,6 +22,7 @@ from jaula.engine.model.seal import request_seal
 from jaula.engine.threads import in_thread
 from jaula.engine.volumes.create import option_names
 from jaula.images.reference import join_name
+from jaula.state.records import log_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -54,23 +55,26 @@ def create_authorization(
 ) -> Authorize:
     """Return the check of a create request, which records its privileges in ``action``."""
 
-    def authorize(resolved: ResolvedRequest) -> Bounds:
-        entry = ""
+    def authorize(merged: ContainerCreate, resolved: ResolvedRequest) -> Bounds:
+        host, entry = merged.host_config, ""
         if relaxations.has_engine_socket(resolved):
             # Labels of the request alone: the image must not choose its own right.
             plain_name = check_name(name) if name else ""
             entry = session.policy.proposed_entry(plain_name, body.labels)
         privileges = action.authorize(
-            (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
+            (
+                *relaxations.of_request(merged, resolved, entry),
+                *session.inherited_mounts(host, resolved),
+            )
         )
-        session.check_request(resolved)
+        session.check_request(merged, resolved)
         session.check_ceilings(limits.of_storage(size_limit(body.host_config.storage_opt)))
         check_container_name(session, name)
-        session.services.hooks.request_authorized(session, body, resolved)
+        session.services.hooks.request_authorized(session, merged, resolved)
         session.authorize_networks(body, resolved)
         action.reserve(Share.CONTAINERS)
         action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-        return session.bounds(resolved, privileges, entry, action.reserve_container)
+        return session.bounds(log_of(merged, resolved), privileges, entry, action.reserve_container)
 
     return authorize
 
@@ -279,7 +283,7 @@ class ContainersApi:
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
         with self._session.begin("container update", ref) as action:
             container = action.require_control(ref)
-            old = container.record.resolved.resources
+            old = container.record.host_config
             action.authorize(relaxations.of_update(body))
             action.reserve_change(container, body)
             new, pids = updated_resources(old, body), self._session.services.host.pids_limit

@@ -132,7 +132,7 @@ async def _create(
     services = containers.services
     body = body_of(state, command)
     resolved = resolve(body)
-    bounds = Bounds(storage_size=authorize(relaxations.of_request(resolved)))
+    bounds = Bounds(storage_size=authorize(relaxations.of_request(body, resolved)))
     container_id = container_store.new_id()
     networks = endpoints.select_networks(body, services.network_store.find)
     record = ContainerRecord(

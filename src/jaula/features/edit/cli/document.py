@@ -9,27 +9,15 @@ from typing import TYPE_CHECKING
 
 from jaula.cli.containers import publish_option
 from jaula.cli.errors import CliError
-from jaula.spec import toml, units
+from jaula.spec import run_options, toml, units
 from jaula.spec.quoted_string import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-_SIZES = {
-    "memory": "Memory",
-    "memory-swap": "MemorySwap",
-    "memory-reservation": "MemoryReservation",
-}
-_NUMBERS = {
-    "cpu-shares": "CpuShares",
-    "cpu-period": "CpuPeriod",
-    "cpu-quota": "CpuQuota",
-    "pids-limit": "PidsLimit",
-    "blkio-weight": "BlkioWeight",
-}
-_WORDS = {"cpuset-cpus": "CpusetCpus", "cpuset-mems": "CpusetMems"}
-LIMITS = _SIZES | {"cpus": "NanoCpus"} | _NUMBERS | _WORDS
+_OPTIONS = [run_options.BY_NAME[name] for name in run_options.LIMIT_NAMES]
+LIMITS = {option.name: option.member for option in _OPTIONS}
 """The API's names of limits, by the names of their flags."""
 
 _SECTIONS = ("publish", "networks", "restart", "limits", "mount", "labels")
@@ -77,17 +65,19 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _limits(limits: dict[str, Any]) -> Iterator[str]:
-    for key, member in _SIZES.items():
-        if member in limits:
-            yield f"{key} = {_size(limits[member])}"
-    if "NanoCpus" in limits:
-        yield f"cpus = {limits['NanoCpus'] / 1e9:g}"
-    for key, member in _NUMBERS.items():
-        if member in limits:
-            yield f"{key} = {limits[member]}"
-    for key, member in _WORDS.items():
-        if member in limits:
-            yield f"{key} = {quoted(limits[member])}"
+    """Yield the limits that are set: sizes, CPUs, numbers, texts."""
+    for kind in ("size", "decimal", "int", "string"):
+        for option in _OPTIONS:
+            if option.kind == kind and option.member in limits:
+                yield f"{option.name} = {_shown(kind, limits[option.member])}"
+
+
+def _shown(kind: str, value: Any) -> str:
+    if kind == "size":
+        return _size(value)
+    if kind == "decimal":
+        return f"{value / 1e9:g}"
+    return str(value) if kind == "int" else quoted(value)
 
 
 def _size(number: int) -> str:
@@ -202,18 +192,19 @@ def restart_policy(text: str) -> dict[str, Any]:
 
 
 def _limit(key: str, value: Any) -> tuple[str, Any]:
+    option = run_options.BY_NAME[key]
     try:
-        if key in _SIZES:
-            return _SIZES[key], value if isinstance(value, int) else units.size(value)
-        if key == "cpus":
-            return "NanoCpus", units.nano_cpus(str(value))
-        if key in _NUMBERS:
-            return _NUMBERS[key], int(value)
+        if option.kind == "size":
+            return option.member, value if isinstance(value, int) else units.size(value)
+        if option.kind == "decimal":
+            return option.member, units.nano_cpus(str(value))
+        if option.kind == "int":
+            return option.member, int(value)
     except (ValueError, TypeError, AttributeError):
         raise CliError(f"limits: {value!r} is not a value for {key}") from None
     if not isinstance(value, str):
         raise CliError(f"limits: {key} must be a string")
-    return _WORDS[key], value
+    return option.member, value
 
 
 def _change_mounts(former: dict[str, Any], edited: dict[str, Any], body: dict[str, Any]) -> None:

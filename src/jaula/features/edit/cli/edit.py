@@ -6,26 +6,17 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.commands.update import NAMES
-from jaula.cli.containers import flags, mount_option, publish_option
+from jaula.cli.containers import mount_option, publish_option
 from jaula.cli.containers import options as container_options
 from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
+from jaula.spec import run_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_HEALTH = (
-    *("health-cmd", "health-interval", "health-retries", "health-start-interval"),
-    *("health-start-period", "health-timeout", "no-healthcheck"),
-)
-
-
-_LIMITS = (
-    *("blkio-weight", "cpu-period", "cpu-quota", "cpu-shares", "cpus", "cpuset-cpus"),
-    *("cpuset-mems", "memory", "memory-reservation", "memory-swap", "pids-limit"),
-)
+_LIMITS = tuple(sorted(run_options.LIMIT_NAMES))
 
 
 def run(options: Options) -> int:
@@ -95,9 +86,7 @@ def _limit(name: str) -> str:
     """
     if name not in _LIMITS:
         raise UsageError(f"--limit-rm {name}: must be one of {', '.join(_LIMITS)}")
-    from jaula.features.edit.cli.document import LIMITS
-
-    return LIMITS[name]
+    return run_options.BY_NAME[name].member
 
 
 def _is_relabelled(word: str) -> bool:
@@ -141,7 +130,11 @@ COMMAND = Command(
         Flag("network-rm", "", "list", "Disconnect from a network", completes="network"),
         Flag("publish-add", "", "list", "Publish a port ([[IP:]HOST:]CONTAINER[/PROTOCOL])"),
         Flag("publish-rm", "", "list", "Publish a port no more ([[IP:]HOST:]CONTAINER[/PROTOCOL])"),
-        *(flag for flag in flags.FLAGS if flag.name in NAMES or flag.name in _HEALTH),
+        *(
+            option
+            for option in run_options.OPTIONS
+            if option.name in run_options.UPDATE_NAMES or option.document == run_options.HEALTHCHECK
+        ),
     ),
     min_args=1,
     max_args=1,

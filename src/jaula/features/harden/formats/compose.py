@@ -6,11 +6,12 @@ doubled, since compose interpolates variables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from jaula.features.harden.formats import needs
 from jaula.spec.profile import Profile
 from jaula.spec.quoted_string import quoted
+from jaula.spec.run_options import BY_NAME
 
 
 def scalar(text: str) -> str:
@@ -30,51 +31,47 @@ def render(profile: Profile) -> str:
 
 
 def _service(profile: Profile) -> Iterator[str]:
-    files, limits, network = profile.files, profile.limits, profile.network
-    names = needs.volume_names(profile)
+    files, names = profile.files, needs.volume_names(profile)
+    settings = needs.settings(profile)
+    options = [f"{option}:true" for option in settings.pop("security-opt", ())]
     if profile.seccomp.syscalls:
         file = needs.seccomp_file(profile)
+        options.append(f"seccomp:{file}")
         yield f"# {file} is written by: jaula harden --profile FILE --format seccomp"
     yield "services:"
     yield f"  {scalar(profile.name)}:"
     yield f"    image: {scalar(profile.image or profile.name)}"
-    if profile.process.user:
-        yield f"    user: {scalar(profile.process.user)}"
-    yield "    cap_drop: [ALL]"
-    yield from _list("cap_add", needs.capabilities(profile))
-    options = ["no-new-privileges:true"] if profile.process.no_new_privileges else []
-    if profile.seccomp.syscalls:
-        options.append(f"seccomp:{needs.seccomp_file(profile)}")
-    yield from _list("security_opt", options)
-    yield from _list("devices", profile.devices)
-    if files.read_only_root:
-        yield "    read_only: true"
-    yield from _list(
-        "tmpfs",
-        (f"{path}:{options}" if options else path for path, options in files.tmpfs.items()),
-    )
+    yield from _settings(settings, "user")
+    yield f"    {BY_NAME['cap-drop'].compose}: [ALL]"
+    yield from _settings(settings, "cap-add")
+    yield from _list(BY_NAME["security-opt"].compose, options)
+    yield from _settings(settings, "device", "read-only", "tmpfs")
     if files.volumes:
-        yield "    volumes:"
+        yield f"    {BY_NAME['mount'].compose}:"
         for path in files.volumes:
             yield "      - type: volume"
             yield f"        source: {scalar(names[path])}"
             yield f"        target: {scalar(path)}"
-    if network.mode:
-        yield f"    network_mode: {scalar(network.mode)}"
-    else:
-        yield from _list(
-            "expose", (f"{port}/{protocol}" for protocol, port in needs.ports(profile))
-        )
-    if limits.pids:
-        yield f"    pids_limit: {limits.pids}"
-    if limits.memory:
-        yield f"    mem_limit: {limits.memory}"
-        yield f"    memswap_limit: {limits.memory}"
-    if limits.cpus:
-        yield f"    cpus: {needs.decimal(limits.cpus)}"
+    yield from _settings(settings, "network")
+    if not profile.network.mode:
+        ports = (f"{port}/{protocol}" for protocol, port in needs.ports(profile))
+        yield from _list(BY_NAME["expose"].compose, ports)
+    yield from _settings(settings, "pids-limit", "memory", "memory-swap", "cpus")
     if files.volumes:
         yield "volumes:"
         yield from (f"  {scalar(names[path])}:" for path in files.volumes)
+
+
+def _settings(settings: Mapping[str, tuple[str, ...]], *names: str) -> Iterator[str]:
+    """Yield the keys of the service for options, by their kind."""
+    for name in names:
+        option, values = BY_NAME[name], settings.get(name, ())
+        if option.kind == "list" and option.syntax != "network":
+            yield from _list(option.compose, values)
+        elif values:
+            is_text = option.kind in ("string", "list")
+            value = "true" if option.kind == "bool" else scalar(values[0]) if is_text else values[0]
+            yield f"    {option.compose}: {value}"
 
 
 def _list(key: str, items: Iterable[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.features.harden.toml import comment
 from jaula.security import capabilities as names
+from jaula.spec.csv_field import quoted
 from jaula.spec.profile import Profile, Seccomp, check
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
@@ -62,6 +63,34 @@ def capabilities(profile: Profile) -> tuple[str, ...]:
     """
     found = {names.canonical(name).removeprefix("CAP_") for name in profile.capabilities}
     return tuple(sorted(found))
+
+
+def settings(profile: Profile) -> dict[str, tuple[str, ...]]:
+    """Return the options of ``run`` that give a container what a profile needs, with values.
+
+    The value of an option without one is ''. System calls and listened ports are not in it.
+    """
+    limits = profile.limits
+    memory = (str(limits.memory),) if limits.memory else ()
+    found = {
+        "user": (profile.process.user,) if profile.process.user else (),
+        "security-opt": ("no-new-privileges",) if profile.process.no_new_privileges else (),
+        "cap-drop": ("ALL",),
+        "cap-add": capabilities(profile),
+        "device": profile.devices,
+        "read-only": ("",) if profile.files.read_only_root else (),
+        "tmpfs": tuple(f"{p}:{o}" if o else p for p, o in profile.files.tmpfs.items()),
+        "mount": tuple(
+            f"type=volume,src={name},{quoted(f'dst={path}')}"
+            for path, name in volume_names(profile).items()
+        ),
+        "network": (profile.network.mode,) if profile.network.mode else (),
+        "pids-limit": (str(limits.pids),) if limits.pids else (),
+        "memory": memory,
+        "memory-swap": memory,
+        "cpus": (decimal(limits.cpus),) if limits.cpus else (),
+    }
+    return {name: values for name, values in found.items() if values}
 
 
 def volume_names(profile: Profile) -> Mapping[str, str]:

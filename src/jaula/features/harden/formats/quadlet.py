@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from jaula.features.harden.formats import needs
 from jaula.features.harden.toml import comment
 from jaula.spec.profile import Profile
+from jaula.spec.run_options import BY_NAME
 
 SECCOMP_DIRECTORY = "/etc/containers/seccomp"
 _LOW_PORTS = 1024
@@ -44,7 +45,7 @@ def render(profile: Profile) -> str:
 
 
 def _unit(profile: Profile) -> Iterator[str]:
-    files, limits, network = profile.files, profile.limits, profile.network
+    files = profile.files
     if profile.seccomp.syscalls:
         file = f"{SECCOMP_DIRECTORY}/{needs.seccomp_file(profile)}"
         yield f"# {file} is written by: jaula harden --profile FILE --format seccomp"
@@ -56,41 +57,42 @@ def _unit(profile: Profile) -> Iterator[str]:
     yield "[Container]"
     yield setting("Image", _image(profile))
     yield f"ContainerName={profile.name}"
+    settings = needs.settings(profile)
     if profile.process.user:
         user, _, group = profile.process.user.partition(":")
-        yield setting("User", user)
+        yield setting(BY_NAME["user"].quadlet, user)
         if group:
             yield setting("Group", group)
     yield f"NoNewPrivileges={'true' if profile.process.no_new_privileges else 'false'}"
-    yield "DropCapability=all"
-    yield from (f"AddCapability=CAP_{name}" for name in needs.capabilities(profile))
+    yield f"{BY_NAME['cap-drop'].quadlet}=all"
+    capabilities = settings.get("cap-add", ())
+    yield from (f"{BY_NAME['cap-add'].quadlet}=CAP_{name}" for name in capabilities)
     if profile.seccomp.syscalls:
         yield setting("SeccompProfile", file)
-    yield from (setting("AddDevice", device) for device in profile.devices)
+    yield from (setting(BY_NAME["device"].quadlet, device) for device in profile.devices)
     if files.read_only_root:
-        yield "ReadOnly=true"
+        yield f"{BY_NAME['read-only'].quadlet}=true"
         yield "ReadOnlyTmpfs=false"
-    for path, options in files.tmpfs.items():
-        yield setting("Tmpfs", f"{path}:{options}" if options else path)
+    for value in settings.get("tmpfs", ()):
+        yield setting(BY_NAME["tmpfs"].quadlet, value)
     for path, name in needs.volume_names(profile).items():
-        yield setting("Volume", f"{name}:{path}")
+        yield setting(BY_NAME["volume"].quadlet, f"{name}:{path}")
     masked = {path: setting("Mask", path) for path in files.masked}  # a list has colons
     usable = [path for path, line in masked.items() if line[0] != "#" and ":" not in path]
     if usable:
         yield setting("Mask", ":".join(usable))
     for path in (each for each in masked if each not in usable):
         yield f"# Not in this unit, since it has special characters: {comment(f'Mask={path}')}"
-    if network.mode:
-        yield f"Network={network.mode}"
+    if profile.network.mode:
+        yield f"{BY_NAME['network'].quadlet}={profile.network.mode}"
     low = any(port < _LOW_PORTS for _, port in needs.ports(profile))
-    if low and "NET_BIND_SERVICE" not in needs.capabilities(profile):
-        yield "Sysctl=net.ipv4.ip_unprivileged_port_start=0"
-    if limits.pids:
-        yield f"PidsLimit={limits.pids}"
-    if limits.memory:
-        yield f"PodmanArgs=--memory={limits.memory} --memory-swap={limits.memory}"
-    if limits.cpus:
-        yield f"PodmanArgs=--cpus={needs.decimal(limits.cpus)}"
+    if low and "NET_BIND_SERVICE" not in capabilities:
+        yield f"{BY_NAME['sysctl'].quadlet}=net.ipv4.ip_unprivileged_port_start=0"
+    if profile.limits.pids:
+        yield f"{BY_NAME['pids-limit'].quadlet}={profile.limits.pids}"
+    for names in (("memory", "memory-swap"), ("cpus",)):  # podman 5.4 has no keys for them
+        if arguments := [f"--{n}={v}" for n in names for v in settings.get(n, ())]:
+            yield f"PodmanArgs={' '.join(arguments)}"
     yield ""
     yield "[Install]"
     yield "WantedBy=multi-user.target"

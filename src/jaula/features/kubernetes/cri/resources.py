@@ -11,7 +11,7 @@ from typing import Any
 from jaula.errors import InvalidRequest
 from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.spec.pod import PodContainerUpdate, PodLimits
-from jaula.state.records import ResolvedRequest
+from jaula.state.records import ContainerRecord
 
 
 def container_limits(limits: api.LinuxContainerResources) -> dict[str, Any]:
@@ -78,9 +78,9 @@ def pod_limits(
     )
 
 
-def reported(resolved: ResolvedRequest) -> api.LinuxContainerResources:
+def reported(record: ContainerRecord) -> api.LinuxContainerResources:
     """Return the limits of a container, as its creation and its updates have set them."""
-    limits = resolved.resources
+    limits, pod = record.host_config, record.resolved.pod_resources
     return api.LinuxContainerResources(
         cpu_period=limits.cpu_period,
         cpu_quota=limits.cpu_quota,
@@ -89,10 +89,10 @@ def reported(resolved: ResolvedRequest) -> api.LinuxContainerResources:
         cpuset_mems=limits.cpuset_mems,
         memory_limit_in_bytes=limits.memory,
         memory_swap_limit_in_bytes=limits.memory_swap,
-        oom_score_adj=resolved.oom_score_adj,
+        oom_score_adj=limits.oom_score_adj,
         hugepage_limits=[
             api.HugepageLimit(page_size=size, limit=limit)
-            for size, limit in limits.hugepage_limits.items()
+            for size, limit in pod.hugepage_limits.items()
         ],
-        unified=limits.unified,
+        unified=pod.unified,
     )

@@ -11,7 +11,8 @@ from jaula.features.metrics.containers import hierarchical, rss, working_set
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import Pressure
     from jaula.features.metrics.pod_usage import CgroupUsage, ContainerUsage, SandboxUsage
-    from jaula.state.records import ContainerRecord, ResourceLimits
+    from jaula.spec.api import HostConfig
+    from jaula.state.records import ContainerRecord
 
 _DEFAULT_INTERFACE = "eth0"
 
@@ -33,7 +34,7 @@ def container_stats(usage: ContainerUsage) -> api.ContainerStats:
         made.swap.timestamp = usage.cgroup.moment
         swap = usage.cgroup.stats.memory.swap
         made.swap.swap_usage_bytes.value = swap
-        if (limit := swap_limit(record.resolved.resources)) is not None:
+        if (limit := swap_limit(record.host_config)) is not None:
             made.swap.swap_available_bytes.value = max(limit - swap, 0)
     if usage.layer is not None:
         made.writable_layer.timestamp = usage.layer.moment
@@ -113,7 +114,7 @@ def _set_pressure(made: api.PsiStats, pressure: Pressure) -> None:
         data.Avg10, data.Avg60, data.Avg300 = line.avg10, line.avg60, line.avg300
 
 
-def swap_limit(limits: ResourceLimits) -> int | None:
+def swap_limit(limits: HostConfig) -> int | None:
     """Return the bytes of swap that a container may use; None without a limit.
 
     The limit of a request is that of memory and swap together. Without one it is twice the memory.

@@ -191,7 +191,7 @@ def container_status(
         annotations=record.pod.annotations,
         mounts=[mount_status(mount) for mount in record.mounts],
         log_path=posixpath.join(directory, record.pod.log_path) if record.pod.log_path else "",
-        resources=api.ContainerResources(linux=resources.reported(record.resolved)),
+        resources=api.ContainerResources(linux=resources.reported(record)),
         user=_user(record),
         stop_signal=stop_signal.value_of(record.body.stop_signal),
     )

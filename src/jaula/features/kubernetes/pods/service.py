@@ -264,7 +264,7 @@ class Pods:
         if self.network is not None and body.host_config.network_mode != "host":
             self.network.check()
         resolved = resolve(body)
-        bounds = authorize(resolved)
+        bounds = authorize(body, resolved)
         warnings = check(services, body, resolved)
         if (removal := self._removals.pop(name, None)) is not None:
             await asyncio.wait((removal,))
@@ -300,7 +300,7 @@ class Pods:
                 beneath=bounds.mount_prefixes,
                 level=selinux.take_level(services, container_id, resolved),
                 cgroup=new_cgroup_path(
-                    services.config, resolved.resources.cgroup_parent, container_id
+                    services.config, body.host_config.cgroup_parent, container_id
                 ),
                 resolved_request=resolved,
                 sandbox=PodSandboxRecord(request, starting=True),
@@ -357,8 +357,9 @@ class Pods:
         container.netns = await in_thread(netns.create)
         try:
             attach = self._attach(container, request, f"/proc/{os.getpid()}/fd/{container.netns}")
-            sysctls = container.record.body.host_config.sysctls
-            if resolved.runtime != OWN_RUNTIME or any(name.startswith("net") for name in sysctls):
+            host = container.record.host_config
+            is_own = host.runtime == OWN_RUNTIME
+            if not is_own or any(name.startswith("net") for name in host.sysctls):
                 await attach
                 await self._containers.start(container.id)
             else:
@@ -686,7 +687,7 @@ class Pods:
             uts_mode="host" if modes.uts.host else joined,
             userns_mode="host" if modes.user.host else joined,
             pid_mode=pid,
-            runtime=sandbox.record.resolved.runtime,
+            runtime=sandbox.record.host_config.runtime,
             cgroup_parent=sandbox.record.body.host_config.cgroup_parent,
         )
 

@@ -4,6 +4,8 @@
 // A request is {image, command: [words], flags: {name: value}}; the value of a flag is true, a text,
 // or a list of texts.
 
+import {GROUPS, OPTIONS} from './run_options.js';
+
 const num = text => {
   if (!/^-?\d+$/.test(text.trim())) throw new Error(`${text}: not a whole number`);
   return Number(text);
@@ -109,133 +111,78 @@ function restart(text) {
   return {Name, MaximumRetryCount: count ? num(count) : 0};
 }
 
-// Flags: name, short name, kind (bool, text, list, choice), group, and how it goes into the body.
-// 'set(body, value)' changes {config, host, health, endpoint}; values of lists are lists.
-const host = key => (body, value) => {
-  body.host[key] = value;
+// How the text of a flag becomes its member of the body, by the syntax of the option. A syntax that
+// is not here has a writer below.
+const READERS = {
+  map: list => object(list),
+  label: list => object(list),
+  sysctl: list => object(list),
+  'path-map': list => object(list, ':'),
+  mount: list => list.map(mount),
+  secret: list => list.map(reference),
+  ulimit: list => list.map(ulimit),
+  device: list => list.map(device),
+  'device-bytes': list => list.map(throttle(size)),
+  'device-number': list => list.map(throttle(num)),
+  restart,
+  duration,
+  word: value => [value],
+  shell: value => ['CMD-SHELL', value],
+  none: () => ['NONE'],
 };
-const config = key => (body, value) => {
-  body.config[key] = value;
-};
-const health = (key, read = value => value) => (body, value) => {
-  body.health[key] = read(value);
-};
-const endpoint = (key, read = value => value) => (body, value) => {
-  body.endpoint[key] = read(value);
-};
-const hostAs = (key, read) => (body, value) => host(key)(body, Array.isArray(value) ? value.map(read) : read(value));
 
-export const FLAGS = [
-  {name: 'name', kind: 'text', group: 'general', set() {}},
-  {name: 'rm', kind: 'bool', group: 'general', set: host('AutoRemove')},
-  {name: 'restart', kind: 'choice', choices: ['no', 'on-failure', 'unless-stopped', 'always'], open: true, group: 'general', set: hostAs('RestartPolicy', restart)},
-  {name: 'interactive', short: 'i', kind: 'bool', group: 'general', set: config('OpenStdin')},
-  {name: 'tty', short: 't', kind: 'bool', group: 'general', set: config('Tty')},
-  {name: 'init', kind: 'bool', group: 'general', set: host('Init')},
-  {name: 'pull', kind: 'choice', choices: ['missing', 'always', 'never'], group: 'general', set() {}},
-  {name: 'platform', kind: 'text', hint: 'linux/amd64', group: 'general', set() {}},
-
-  {name: 'entrypoint', kind: 'text', hint: '/bin/sh', group: 'process', set: (body, value) => config('Entrypoint')(body, [value])},
-  {name: 'user', short: 'u', kind: 'text', hint: '1000:1000', group: 'process', set: config('User')},
-  {name: 'workdir', short: 'w', kind: 'text', hint: '/srv', group: 'process', set: config('WorkingDir')},
-  {name: 'env', short: 'e', kind: 'list', hint: 'NAME=value', group: 'process', set: config('Env')},
-  {name: 'hostname', short: 'h', kind: 'text', group: 'process', set: config('Hostname')},
-  {name: 'group-add', kind: 'list', hint: 'audio', group: 'process', set: host('GroupAdd')},
-  {name: 'stop-signal', kind: 'text', hint: 'SIGTERM', group: 'process', set: config('StopSignal')},
-  {name: 'stop-timeout', kind: 'text', hint: '10', group: 'process', set: (body, value) => config('StopTimeout')(body, num(value))},
-
-  {name: 'network', aliases: ['net'], kind: 'text', hint: 'bridge', group: 'network', set: host('NetworkMode')},
-  {name: 'publish', short: 'p', kind: 'list', hint: '8080:80', group: 'network', set(body, list) {
-    for (const [port, binding] of list.flatMap(publish)) {
-      (body.host.PortBindings[port] ??= []).push(binding);
-      body.config.ExposedPorts[port] = {};
-    }
-  }},
-  {name: 'publish-all', short: 'P', kind: 'bool', group: 'network', set: host('PublishAllPorts')},
-  {name: 'expose', kind: 'list', hint: '80', group: 'network', set(body, list) {
-    for (const [port] of list.flatMap(publish)) body.config.ExposedPorts[port] = {};
-  }},
-  {name: 'network-alias', kind: 'list', hint: 'db', group: 'network', set: endpoint('Aliases')},
-  {name: 'ip', kind: 'text', hint: '10.1.2.3', group: 'network', set: (body, value) => {
-    body.endpoint.IPAMConfig = {...body.endpoint.IPAMConfig, IPv4Address: value};
-  }},
-  {name: 'ip6', kind: 'text', hint: 'fd00::5', group: 'network', set: (body, value) => {
-    body.endpoint.IPAMConfig = {...body.endpoint.IPAMConfig, IPv6Address: value};
-  }},
-  {name: 'mac-address', kind: 'text', group: 'network', set: endpoint('MacAddress')},
-  {name: 'egress', kind: 'list', hint: 'tcp:192.0.2.0/24:443', group: 'network', set: host('Egress')},
-  {name: 'listen', kind: 'list', hint: 'tcp:80', group: 'network', set: host('Listen')},
-  {name: 'dns', kind: 'list', hint: '9.9.9.9', group: 'network', set: host('Dns')},
-  {name: 'dns-search', kind: 'list', hint: 'example.org', group: 'network', set: host('DnsSearch')},
-  {name: 'dns-option', aliases: ['dns-opt'], kind: 'list', hint: 'ndots:2', group: 'network', set: host('DnsOptions')},
-  {name: 'add-host', kind: 'list', hint: 'api:10.0.0.9', group: 'network', set: host('ExtraHosts')},
-
-  {name: 'volume', short: 'v', kind: 'list', hint: 'data:/var/lib/data', group: 'storage', set(body, list) {
-    for (const text of list) {
-      if (text.includes(':')) (body.host.Binds ??= []).push(text);
-      else (body.config.Volumes ??= {})[text] = {};
-    }
-  }},
-  {name: 'mount', kind: 'list', hint: 'type=volume,source=data,target=/data', group: 'storage', set: hostAs('Mounts', mount)},
-  {name: 'tmpfs', kind: 'list', hint: '/tmp', group: 'storage', set: (body, list) => host('Tmpfs')(body, object(list, ':'))},
-  {name: 'read-only', kind: 'bool', group: 'storage', set: host('ReadonlyRootfs')},
-  {name: 'volumes-from', kind: 'list', hint: 'other:ro', group: 'storage', set: host('VolumesFrom')},
-  {name: 'shm-size', kind: 'text', hint: '64m', group: 'storage', set: hostAs('ShmSize', size)},
-  {name: 'storage-opt', kind: 'list', hint: 'size=1g', group: 'storage', set: (body, list) => host('StorageOpt')(body, object(list))},
-  {name: 'secret', kind: 'list', hint: 'db,target=password', group: 'storage', set: hostAs('Secrets', reference)},
-  {name: 'config', kind: 'list', hint: 'site,target=/etc/site.conf', group: 'storage', set: hostAs('Configs', reference)},
-
-  {name: 'memory', short: 'm', kind: 'text', hint: '256m', group: 'limits', set: hostAs('Memory', size)},
-  {name: 'memory-swap', kind: 'text', hint: '512m', group: 'limits', set: hostAs('MemorySwap', size)},
-  {name: 'memory-reservation', kind: 'text', hint: '128m', group: 'limits', set: hostAs('MemoryReservation', size)},
-  {name: 'cpus', kind: 'text', hint: '1.5', group: 'limits', set: (body, value) => {
+// Without a syntax the kind of the option says it.
+const KINDS = {
+  int: num,
+  size,
+  decimal(value) {
     if (!(Number(value) > 0)) throw new Error(`${value}: not a number of CPUs`);
-    host('NanoCpus')(body, Math.round(Number(value) * 1e9));
-  }},
-  {name: 'cpu-shares', short: 'c', kind: 'text', hint: '1024', group: 'limits', set: hostAs('CpuShares', num)},
-  {name: 'cpuset-cpus', kind: 'text', hint: '0-1', group: 'limits', set: host('CpusetCpus')},
-  {name: 'pids-limit', kind: 'text', hint: '100', group: 'limits', set: hostAs('PidsLimit', num)},
-  {name: 'ulimit', kind: 'list', hint: 'nofile=1024:4096', group: 'limits', set: hostAs('Ulimits', ulimit)},
-  {name: 'blkio-weight', kind: 'text', hint: '500', group: 'limits', set: hostAs('BlkioWeight', num)},
-  {name: 'device-read-bps', kind: 'list', hint: '/dev/sda:10m', group: 'limits', set: hostAs('BlkioDeviceReadBps', throttle(size))},
-  {name: 'device-write-bps', kind: 'list', hint: '/dev/sda:10m', group: 'limits', set: hostAs('BlkioDeviceWriteBps', throttle(size))},
-  {name: 'device-read-iops', kind: 'list', hint: '/dev/sda:100', group: 'limits', set: hostAs('BlkioDeviceReadIOps', throttle(num))},
-  {name: 'device-write-iops', kind: 'list', hint: '/dev/sda:100', group: 'limits', set: hostAs('BlkioDeviceWriteIOps', throttle(num))},
-  {name: 'oom-score-adj', kind: 'text', hint: '100', group: 'limits', set: hostAs('OomScoreAdj', num)},
+    return Math.round(Number(value) * 1e9);
+  },
+};
 
-  {name: 'profile', kind: 'choice', choices: ['default', 'strict', 'docker', 'honeypot'], group: 'isolation', set: host('Profile')},
-  {name: 'cap-drop', kind: 'list', hint: 'ALL', group: 'isolation', set: host('CapDrop')},
-  {name: 'cap-add', kind: 'list', hint: 'NET_ADMIN', group: 'isolation', relaxes: true, set: host('CapAdd')},
-  {name: 'security-opt', kind: 'list', hint: 'no-new-privileges', group: 'isolation', relaxes: true, set: host('SecurityOpt')},
-  {name: 'device', kind: 'list', hint: '/dev/fuse', group: 'isolation', relaxes: true, set: hostAs('Devices', device)},
-  {name: 'sysctl', kind: 'list', hint: 'net.ipv4.ip_forward=1', group: 'isolation', set: (body, list) => host('Sysctls')(body, object(list))},
-  {name: 'userns', kind: 'text', hint: 'keep-id', group: 'isolation', relaxes: true, set: host('UsernsMode')},
-  {name: 'pid', kind: 'text', hint: 'container:NAME', group: 'isolation', relaxes: true, set: host('PidMode')},
-  {name: 'ipc', kind: 'text', hint: 'private', group: 'isolation', relaxes: true, set: host('IpcMode')},
-  {name: 'uts', kind: 'text', group: 'isolation', relaxes: true, set: host('UTSMode')},
-  {name: 'cgroupns', kind: 'choice', choices: ['private', 'host'], group: 'isolation', relaxes: true, set: host('CgroupnsMode')},
-  {name: 'runtime', kind: 'text', hint: 'runc', group: 'isolation', set: host('Runtime')},
-  {name: 'privileged', kind: 'bool', group: 'isolation', relaxes: true, set: host('Privileged')},
+const WRITERS = {
+  publish(body, list) {
+    for (const [port, binding] of list.flatMap(publish)) {
+      (body.HostConfig.PortBindings[port] ??= []).push(binding);
+      body.Config.ExposedPorts[port] = {};
+    }
+  },
+  expose(body, list) {
+    for (const [port] of list.flatMap(publish)) body.Config.ExposedPorts[port] = {};
+  },
+  volume(body, list) {
+    for (const text of list) {
+      if (text.includes(':')) (body.HostConfig.Binds ??= []).push(text);
+      else (body.Config.Volumes ??= {})[text] = {};
+    }
+  },
+};
 
-  {name: 'health-cmd', kind: 'text', hint: 'wget -qO- localhost', group: 'health', set: health('Test', value => ['CMD-SHELL', value])},
-  {name: 'health-interval', kind: 'text', hint: '30s', group: 'health', set: health('Interval', duration)},
-  {name: 'health-timeout', kind: 'text', hint: '5s', group: 'health', set: health('Timeout', duration)},
-  {name: 'health-retries', kind: 'text', hint: '3', group: 'health', set: health('Retries', num)},
-  {name: 'health-start-period', kind: 'text', hint: '10s', group: 'health', set: health('StartPeriod', duration)},
-  {name: 'no-healthcheck', kind: 'bool', group: 'health', set: health('Test', () => ['NONE'])},
+// Sets a flag in the body: {Config, HostConfig, Healthcheck, Endpoint}; values of lists are lists.
+function set(body, option, value) {
+  if (!option.place) return;
+  if (WRITERS[option.syntax]) {
+    WRITERS[option.syntax](body, value);
+    return;
+  }
+  const read = READERS[option.syntax] || (option.syntax ? undefined : KINDS[option.kind]);
+  const names = option.place.split('.');
+  const member = names.pop();
+  const document = names.reduce((within, name) => (within[name] ??= {}), body);
+  document[member] = read ? read(value) : value;
+}
 
-  {name: 'label', short: 'l', kind: 'list', hint: 'team=web', group: 'metadata', set: (body, list) => config('Labels')(body, object(list))},
-  {name: 'annotation', kind: 'list', hint: 'key=value', group: 'metadata', set: (body, list) => host('Annotations')(body, object(list))},
-  {name: 'log-driver', kind: 'choice', choices: ['json-file', 'local', 'journald', 'syslog', 'none'], open: true, group: 'metadata', set: (body, value) => {
-    body.host.LogConfig = {...body.host.LogConfig, Type: value};
-  }},
-  {name: 'log-opt', kind: 'list', hint: 'max-size=10m', group: 'metadata', set: (body, list) => {
-    body.host.LogConfig = {...body.host.LogConfig, Config: object(list)};
-  }},
-  {name: 'cgroup-parent', kind: 'text', group: 'metadata', set: host('CgroupParent')},
-];
+// A field of the form: bool, text, list or choice.
+function field(option) {
+  if (option.kind === 'bool') return 'bool';
+  if (option.choices) return 'choice';
+  return option.kind === 'list' && option.syntax !== 'network' ? 'list' : 'text';
+}
 
-export const GROUPS = ['general', 'process', 'network', 'storage', 'limits', 'isolation', 'health', 'metadata'];
+export const FLAGS = OPTIONS.map(option => ({...option, kind: field(option), set: (body, value) => set(body, option, value)}));
+
+export {GROUPS};
 const byName = new Map(FLAGS.flatMap(flag => [flag.name, ...(flag.aliases || [])].map(name => [name, flag])));
 const byShort = new Map(FLAGS.filter(flag => flag.short).map(flag => [flag.short, flag]));
 
@@ -306,7 +253,7 @@ export function parseCommand(words) {
 
 // The body of POST /containers/create. Throws an error for a value that is not valid.
 export function createBody(request) {
-  const body = {config: {ExposedPorts: {}}, host: {PortBindings: {}}, health: {}, endpoint: {}};
+  const body = {Config: {ExposedPorts: {}}, HostConfig: {PortBindings: {}}, Healthcheck: {}, Endpoint: {}};
   for (const flag of FLAGS) {
     const value = request.flags[flag.name];
     if (!isSet(value)) continue;
@@ -316,10 +263,10 @@ export function createBody(request) {
       throw new Error(`--${flag.name} ${error.message}`);
     }
   }
-  const result = {...body.config, Image: request.image, HostConfig: body.host};
+  const result = {...body.Config, Image: request.image, HostConfig: body.HostConfig};
   if (request.command.length) result.Cmd = request.command;
-  if (Object.keys(body.health).length) result.Healthcheck = body.health;
-  if (Object.keys(body.endpoint).length)
-    result.NetworkingConfig = {EndpointsConfig: {[body.host.NetworkMode || 'default']: body.endpoint}};
+  if (Object.keys(body.Healthcheck).length) result.Healthcheck = body.Healthcheck;
+  if (Object.keys(body.Endpoint).length)
+    result.NetworkingConfig = {EndpointsConfig: {[body.HostConfig.NetworkMode || 'default']: body.Endpoint}};
   return result;
 }
