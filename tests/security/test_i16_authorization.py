@@ -869,7 +869,10 @@ def test_a_container_is_authorized_again_at_start(
 def test_a_start_authorizes_the_resolved_request_and_not_the_stored_body(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path, cve: str
 ) -> None:
-    """The stored body looks harmless: the request resolved at create is authorized and used."""
+    """The stored body looks harmless: the request resolved at create is authorized and used.
+
+    A device needs no decision: the body has the only value, which is authorized and used.
+    """
     policy = tmp_path / "policy.toml"
     policy.write_text(f'[user.{MEMBER}]\naccess = "run"\n')
     engine = new_engine("--policy", str(policy))
@@ -890,7 +893,7 @@ def test_a_start_authorizes_the_resolved_request_and_not_the_stored_body(
 
     def disguise(record: dict[str, Any]) -> None:
         record["owner"], record["owner_gid"] = str(MEMBER), MEMBER
-        harmless = {"Privileged": False, "Binds": [], "PidMode": "", "Devices": []}
+        harmless = {"Privileged": False, "Binds": [], "PidMode": ""}
         record["body"]["HostConfig"] |= harmless
 
     change_records(engine, disguise)

@@ -215,8 +215,8 @@ class ContainerStore:
 
 
 def _without_copied_log(record: ContainerRecord) -> ContainerRecord:
-    """Return a record whose resolved request has a log of its own in a pod only."""
-    if record.in_pod or record.resolved.log is None:
+    """Return a record whose resolved request has a log only if that is not the body's."""
+    if record.resolved.log != record.host_config.log_config:
         return record
     resolved = msgspec.structs.replace(record.resolved, log=None)
     return msgspec.structs.replace(record, resolved_request=resolved)
