@@ -19,8 +19,8 @@ import pytest
 from jaula.api.http.request import Query, decode
 from jaula.config import EngineConfig
 from jaula.engine.authz import limits
-from jaula.engine.containers import create, log_config
 from jaula.engine.containers import filters as container_filters
+from jaula.engine.containers import log_config, validate
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
 from jaula.engine.networks import network_settings
@@ -132,11 +132,9 @@ def _shown_ports(exposed: int, published: int) -> object:
 
 
 def _unlisted_ports(n: int) -> object:
-    resolved: Any = SimpleNamespace(
-        listen=[f"tcp:{30000 + i}" for i in range(min(n, listen.MAX_ITEMS))],
-        ports=[PortMapping(1 + i % 65535, "tcp") for i in range(n * 4)],
-    )
-    return list(create._unlisted_ports(resolved))
+    items = tuple(f"tcp:{30000 + i}" for i in range(min(n, listen.MAX_ITEMS)))
+    resolved: Any = SimpleNamespace(ports=[PortMapping(1 + i % 65535, "tcp") for i in range(n * 4)])
+    return list(validate._unlisted_ports(HostConfig(listen=items), resolved))
 
 
 class _NoBinder:

@@ -22,7 +22,7 @@ from jaula.engine.authz.machine import read_machine
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.authz.policy_file import DEFAULT_PATH
 from jaula.engine.containers import log_config
-from jaula.engine.containers.create import Bounds, no_reservation
+from jaula.engine.containers.bounds import Bounds, no_reservation
 from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.volumes.create import VolumeMounter, option_names

@@ -18,9 +18,9 @@ from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers import inherit, oom_score, restart_policy
+from jaula.engine.containers.bounds import Authorize, allow_all
 from jaula.engine.containers.cgroup import open_cgroup
 from jaula.engine.containers.copy import ContainerCopy
-from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.log_config import pod_log
@@ -133,7 +133,7 @@ class Containers(ContainerQueries):
         platform: str | None,
         *,
         owner: tuple[str, int] = ("0", 0),
-        authorize: Authorize = container_create.allow_all,
+        authorize: Authorize = allow_all,
         log: LogConfig | None = None,
         pod: PodContainerRequest | None = None,
         transaction: str = "",

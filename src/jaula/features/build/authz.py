@@ -12,7 +12,7 @@ from jaula.engine import relaxations
 from jaula.engine.authz.api.images import closing
 from jaula.engine.authz.limits import UNLIMITED
 from jaula.engine.authz.use_case import Right, use_case
-from jaula.engine.containers.create import with_container_ids, with_network_id
+from jaula.engine.containers.references import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
 from jaula.features.build.builder.client_session import check_id

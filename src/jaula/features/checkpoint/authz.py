@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
-    from jaula.engine.containers.create import AuthorizeBody
+    from jaula.engine.containers.bounds import AuthorizeBody
     from jaula.engine.engine import Engine
     from jaula.spec.api import CheckpointClone, CheckpointCreate
     from jaula.spec.api_params import ContainerCreated, ImportedCheckpoint

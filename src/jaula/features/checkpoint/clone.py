@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.containers import create as container_create
-from jaula.engine.containers.create import AuthorizeBody
+from jaula.engine.containers.bounds import AuthorizeBody
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound

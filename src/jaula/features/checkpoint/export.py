@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from jaula.engine.containers.create import AuthorizeBody
+    from jaula.engine.containers.bounds import AuthorizeBody
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.checkpoint.checkpoint import Checkpoints

@@ -32,7 +32,7 @@ from jaula.spec.api import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaula.engine.containers.create import AuthorizeBody
+    from jaula.engine.containers.bounds import AuthorizeBody
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.debug.session import PreparedImage

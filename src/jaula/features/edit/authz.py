@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import AuditedAction, Session
-    from jaula.engine.containers.create import Bounds
+    from jaula.engine.containers.bounds import Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.features.edit.request import Edit

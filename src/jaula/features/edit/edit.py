@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from jaula.engine.containers.create import Bounds
+    from jaula.engine.containers.bounds import Bounds
     from jaula.engine.containers.health_monitor import HealthMonitor
     from jaula.engine.containers.start import Starter
     from jaula.engine.model.container import Container

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import AuditedAction, Session
-    from jaula.engine.containers.create import Authorize, Bounds
+    from jaula.engine.containers.bounds import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.features.kubernetes.pods.exec_sync import ExecResult

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from jaula.engine.containers.cgroup import open_cgroup
-from jaula.engine.containers.create import NAMESPACE_MODES
 from jaula.engine.containers.liveness import check_running
+from jaula.engine.containers.references import NAMESPACE_MODES
 from jaula.engine.networks.endpoints import settings_of, shares_network
 from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import (

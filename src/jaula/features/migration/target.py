@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.caller_quota import CallerQuota
-    from jaula.engine.containers.create import Authorize
+    from jaula.engine.containers.bounds import Authorize
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
     from jaula.engine.model.container import Container

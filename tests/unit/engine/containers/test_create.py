@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.containers.create import Bounds, default_size, size_limit
+from jaula.engine.containers.bounds import Bounds
+from jaula.engine.containers.storage_opt import default_size, size_limit
 from jaula.errors import InvalidRequest
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.containers.create import Bounds
+from jaula.engine.containers.bounds import Bounds
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.oci_spec.inputs import HostFacts

@@ -17,8 +17,8 @@ import pytest
 from jaula.config import EngineConfig, Paths
 from jaula.engine import relaxations
 from jaula.engine.containers import create as creating
-from jaula.engine.containers import inspect, resolved_request
-from jaula.engine.containers.create import Bounds
+from jaula.engine.containers import create_request, inspect, references, resolved_request
+from jaula.engine.containers.bounds import Bounds
 from jaula.engine.containers.engine_socket import EngineSockets
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import Starter
@@ -377,7 +377,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return count
 
     for module, name in (
-        (creating, "resolve"),
+        (create_request, "resolve"),
         (namespaces, "decide"),
         (security, "parse"),
         (mount_spec, "mount_requests"),
@@ -400,7 +400,7 @@ def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[
     host = {"NetworkMode": "shop", "Links": ["store:db"], "Tmpfs": {"/t": ""}}
     container = machine.create(body(**host), authorize=authorize)
     once = {
-        "create.resolve": 1,
+        "create_request.resolve": 1,
         "namespaces.decide": 1,
         "security.parse": 1,
         "mount_spec.mount_requests": 1,
@@ -597,7 +597,7 @@ def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Ma
 def test_modes_of_a_build_name_containers_by_their_ids(machine: Machine) -> None:
     other = machine.create(body(NetworkMode="none"))
     host = body(NetworkMode="container:web", PidMode="container:gone").host_config
-    found = creating.with_container_ids(machine.services, host)
+    found = references.with_container_ids(machine.services, host)
     assert found.network_mode == f"container:{other.id}"
     assert found.pid_mode == "container:gone"
 

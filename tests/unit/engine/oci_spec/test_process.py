@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.containers.create import merge_image_config
+from jaula.engine.containers.image_config import merge_image_config
 from jaula.engine.oci_spec.spec import (
     DEFAULT_PATH,
     arguments,

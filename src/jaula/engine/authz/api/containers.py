@@ -13,8 +13,8 @@ from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.authz.use_case import Right, use_case
-from jaula.engine.containers.create import size_limit
 from jaula.engine.containers.service import Containers
+from jaula.engine.containers.storage_opt import size_limit
 from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from jaula.engine.authz.session import AuditedAction, Session
-    from jaula.engine.containers.create import Authorize, Bounds
+    from jaula.engine.containers.bounds import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.spec.api import (

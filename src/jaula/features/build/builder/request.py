@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers import create
+from jaula.engine.containers import validate
 from jaula.engine.networks import endpoints
 from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_thread
@@ -146,7 +146,7 @@ def _check(shared: BuildServices, options: BuildOptions, resolved: ResolvedReque
     if options.build_id and shared.running.has(options.build_id):
         raise Conflict(f"build {options.build_id} is running already")
     body = ContainerCreate(cmd=("true",), host_config=options.host)
-    create.check(shared.services, body, resolved)
+    validate.check(shared.services, body, resolved)
     endpoints.select_networks(body, shared.services.network_store.find)
 
 

@@ -20,8 +20,9 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.engine import relaxations
 from jaula.engine.containers import selinux
-from jaula.engine.containers.create import Bounds, default_size
+from jaula.engine.containers.bounds import Bounds
 from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.containers.storage_opt import default_size
 from jaula.engine.model import container_store
 from jaula.engine.model.container import Container
 from jaula.engine.networks import endpoints

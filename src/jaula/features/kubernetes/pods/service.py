@@ -24,15 +24,12 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import oom_score, selinux
+from jaula.engine.containers.bounds import Authorize, allow_all
 from jaula.engine.containers.cgroup import new_cgroup_path
-from jaula.engine.containers.create import (
-    Authorize,
-    allow_all,
-    check,
-    remove_files,
-)
+from jaula.engine.containers.create import remove_files
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.containers.validate import check
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread, shielded

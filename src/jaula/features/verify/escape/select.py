@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from jaula.engine.containers.create import size_limit
+from jaula.engine.containers.storage_opt import size_limit
 from jaula.features.verify.checks import lsm_labels as label_checks
 from jaula.features.verify.escape import attempts, lsm_labels, network
 from jaula.features.verify.escape.limits import Limits, limit_attempts
