@@ -116,7 +116,7 @@ def replace_all() -> None:
     from jaula.engine.model.container_store import ContainerStore
     from jaula.features.migration import data_stream, held_container, hold
     from jaula.features.migration.channel import Channel
-    from jaula.features.migration.service import Migration
+    from jaula.features.migration.migrations import Migration
     from jaula.spec.migration import DataKind
 
     original_send, original_receive = Channel.send, Channel.receive

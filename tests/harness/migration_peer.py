@@ -20,7 +20,7 @@ from jaula.features.migration import channel as channels
 from jaula.features.migration import data_stream
 from jaula.features.migration.channel import Channel
 from jaula.features.migration.data_stream import DataWriter
-from jaula.features.migration.service import PATH
+from jaula.features.migration.migrations import PATH
 from jaula.spec.api import AddressMode, ContainerCreate
 from jaula.spec.decode import decode
 from jaula.spec.migration import (

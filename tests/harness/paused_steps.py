@@ -44,10 +44,10 @@ class PausedEngine(FaultyEngine):
 
 def main(fault: Path) -> None:
     from jaula.engine.containers import profile_document
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.containers.exit import ExitHandler
-    from jaula.engine.containers.service import Containers
     from jaula.engine.containers.start import Starter
-    from jaula.engine.images.service import Images
+    from jaula.engine.images.images import Images
     from jaula.engine.networks.connect import NetworkConnector
     from jaula.engine.volumes.create import VolumeMounter
     from jaula.engine.volumes.references import VolumeReferences

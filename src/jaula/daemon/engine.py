@@ -49,7 +49,7 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
     from jaula.engine.networks.store import NetworkStore
     from jaula.engine.oci_runtimes import RuntimeTable
     from jaula.engine.oci_spec import host as oci_spec_host
-    from jaula.engine.system.service import engine_id
+    from jaula.engine.system.system import engine_id
     from jaula.engine.userns.id_ranges import IdRanges
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences

@@ -18,14 +18,14 @@ from jaula.cgroups.own_memory import OwnMemory
 from jaula.engine.containers import restore
 from jaula.engine.containers.cgroup import new_cgroup_path
 from jaula.engine.containers.cgroup_cleanup import remove_strays
+from jaula.engine.containers.containers import Containers
 from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
-from jaula.engine.containers.service import Containers
 from jaula.engine.containers.user_lookup import UserLookup
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import spare_init
 from jaula.engine.system.host_objects import HostObjects
-from jaula.engine.system.service import System
+from jaula.engine.system.system import System
 from jaula.errors import Conflict, JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 from jaula.sandbox.fork_server import SERVER
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.config import EngineConfig
-    from jaula.engine.fsck.service import Fsck
+    from jaula.engine.fsck.fsck import Fsck
+    from jaula.engine.images.images import Images
     from jaula.engine.images.registry import RegistryService
-    from jaula.engine.images.service import Images
     from jaula.engine.model.services import Services
-    from jaula.engine.networks.service import Networks
+    from jaula.engine.networks.networks import Networks
     from jaula.engine.system.disk_usage import DiskUsage
     from jaula.engine.userns.id_ranges import IdRange
-    from jaula.engine.volumes.service import Volumes
+    from jaula.engine.volumes.volumes import Volumes
     from jaula.spec.runtime import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
@@ -82,7 +82,7 @@ class Engine:
     @functools.cached_property
     def images(self) -> Images:
         """The images of the store."""
-        from jaula.engine.images.service import Images
+        from jaula.engine.images.images import Images
 
         return Images(self.services)
 
@@ -96,14 +96,14 @@ class Engine:
     @functools.cached_property
     def volumes(self) -> Volumes:
         """The volumes."""
-        from jaula.engine.volumes.service import Volumes
+        from jaula.engine.volumes.volumes import Volumes
 
         return Volumes(self.services)
 
     @functools.cached_property
     def networks(self) -> Networks:
         """The networks."""
-        from jaula.engine.networks.service import Networks
+        from jaula.engine.networks.networks import Networks
 
         return Networks(self.services)
 
@@ -118,7 +118,7 @@ class Engine:
     @functools.cached_property
     def fsck(self) -> Fsck:
         """The checks and repairs. They are loaded with the first one."""
-        from jaula.engine.fsck.service import Fsck
+        from jaula.engine.fsck.fsck import Fsck
 
         return Fsck(self.services)
 

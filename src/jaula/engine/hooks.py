@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.limits import Share
     from jaula.engine.authz.session import Session
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.containers.restore_source import RestoreSource
-    from jaula.engine.containers.service import Containers
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services

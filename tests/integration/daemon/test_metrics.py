@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as text
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine, Reply
-from jaula.features.metrics.service import names
+from jaula.features.metrics.engine_metrics import names
 
 OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0"}
 OTHERS = {  # lints of promtool about names of cAdvisor and dockerd

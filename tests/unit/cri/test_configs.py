@@ -18,7 +18,7 @@ from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.features.kubernetes.cri.resources import container_update
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from jaula.features.kubernetes.pods.pause import layer, program
-from jaula.features.kubernetes.pods.service import container_name, sandbox_name
+from jaula.features.kubernetes.pods.pods import container_name, sandbox_name
 from jaula.spec.pod import PodContainerRequest, PodIds, PodMetadata
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cri import IMAGES, serve
-from jaula.engine.images.service import StoredImage, is_pinned
+from jaula.engine.images.images import StoredImage, is_pinned
 from jaula.engine.system.disk_usage import Storage, StorageUsage
 from jaula.errors import (
     Conflict,

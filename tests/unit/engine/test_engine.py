@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from jaula.engine.containers.service import Containers
+from jaula.engine.containers.containers import Containers
 from jaula.engine.engine import Engine
 
 

@@ -41,7 +41,7 @@ from jaula.state.records import MigrationPhase, Status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.runtime.client import Shim

@@ -1,8 +1,8 @@
 """Signal, stop, kill, pause and unpause running containers.
 
 The shim delivers signals, or the external runtime that created the container.
-:mod:`jaula.engine.containers.service` decides whether an action is allowed, and what it means for
-restart policies.
+:mod:`jaula.engine.containers.containers` decides whether an action is allowed, and what it means
+for restart policies.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from jaula.errors import NotFound
 from jaula.request_context import check_client
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
-    from jaula.engine.images.service import Images
+    from jaula.engine.containers.containers import Containers
+    from jaula.engine.images.images import Images
     from jaula.engine.model.services import Services
-    from jaula.engine.volumes.service import Volumes
+    from jaula.engine.volumes.volumes import Volumes
     from jaula.images.store.names import NameRights
     from jaula.images.store.store import Image, ImageStore
 

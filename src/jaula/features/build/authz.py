@@ -15,8 +15,8 @@ from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.containers.references import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
+from jaula.features.build.builder.builds import Builds
 from jaula.features.build.builder.client_session import check_id
-from jaula.features.build.builder.service import Builds
 from jaula.features.build.hooks import builds
 from jaula.spec.api import ContainerCreate
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.hooks import BuildCacheUsage
-    from jaula.features.build.builder.service import Builds
+    from jaula.features.build.builder.builds import Builds
 
 
 def builds(engine: Engine) -> Builds:
     """Return the builds of an engine."""
-    from jaula.features.build.builder.service import Builds
+    from jaula.features.build.builder.builds import Builds
 
     return Builds(engine.services, engine.containers, engine.distribution)
 

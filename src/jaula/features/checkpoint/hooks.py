@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from jaula.features.checkpoint.store import checkpoint_store
 
 if TYPE_CHECKING:
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.containers.restore_source import RestoreSource
-    from jaula.engine.containers.service import Containers
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services

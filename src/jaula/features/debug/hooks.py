@@ -10,7 +10,7 @@ from jaula.errors import JaulaError
 from jaula.features.debug.copy import DebugCopies
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.model.container import Container
 
 log = logging.getLogger("jaula.engine")

@@ -13,7 +13,7 @@ from jaula.engine.model.seal import request_seal
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotFound
 from jaula.features.kubernetes.hooks import pods
-from jaula.features.kubernetes.pods.service import Pods
+from jaula.features.kubernetes.pods.pods import Pods
 from jaula.spec.api import ExecCreate
 from jaula.state.records import MigrationPhase, log_of
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
-    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.kubernetes.pods.pods import Pods
 
 
 def pods(engine: Engine) -> Pods:
     """Return the pods of an engine."""
-    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.kubernetes.pods.pods import Pods
 
     return Pods(engine.services, engine.containers, engine.execs)
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.engine.engine import Engine
-    from jaula.features.metrics.service import Metrics
+    from jaula.features.metrics.engine_metrics import Metrics
 
 
 def engine_metrics(engine: Engine) -> Metrics:
     """Return the metrics of an engine."""
-    from jaula.features.metrics.service import Metrics
+    from jaula.features.metrics.engine_metrics import Metrics
 
     return Metrics(engine.services, _cached_steps(engine))
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.api.http.server import Server
 from jaula.daemon import sockets as daemon_sockets
+from jaula.features.metrics.engine_metrics import Metrics
 from jaula.features.metrics.hooks import engine_metrics
 from jaula.features.metrics.routes import ROUTES
-from jaula.features.metrics.service import Metrics
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.bounds import Authorize
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.engine.networks.service import Networks
+    from jaula.engine.networks.networks import Networks
     from jaula.features.migration.source import MigrationResult, Progress
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate, ContainerMigrate, GroupMigrate

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.engine import Engine
     from jaula.engine.hooks import TlsStream
-    from jaula.features.migration.service import Migration
+    from jaula.features.migration.migrations import Migration
     from jaula.spec.api_params import Remote
     from jaula.tls import TlsCodec
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def migrations(engine: Engine) -> Migration:
     """Return the migrations of an engine."""
     from jaula.features.kubernetes.hooks import pods
-    from jaula.features.migration.service import Migration
+    from jaula.features.migration.migrations import Migration
 
     return Migration(engine.services, engine.containers, engine.images, engine.service(pods))
 

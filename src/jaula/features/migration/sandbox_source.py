@@ -40,7 +40,7 @@ from jaula.storage.trees import open_directory
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.kubernetes.pods.pods import Pods
     from jaula.features.migration.channel import Channel
 
 _CHUNK = 1 << 16  # bytes of one data frame

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.kubernetes.pods.pods import Pods
     from jaula.features.migration.channel import Channel
     from jaula.spec.migration import Message
 

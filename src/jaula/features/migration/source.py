@@ -78,8 +78,8 @@ from jaula.spec.migration import (
 from jaula.state.records import MigrationPhase, MigrationRecord, Status
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.service import Containers
-    from jaula.engine.images.service import Images
+    from jaula.engine.containers.containers import Containers
+    from jaula.engine.images.images import Images
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.migration.coordinator import Coordinator

@@ -75,11 +75,11 @@ if TYPE_CHECKING:
 
     from jaula.caller_quota import CallerQuota
     from jaula.engine.containers.bounds import Authorize
-    from jaula.engine.containers.service import Containers
-    from jaula.engine.images.service import Images
+    from jaula.engine.containers.containers import Containers
+    from jaula.engine.images.images import Images
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.kubernetes.pods.pods import Pods
     from jaula.features.migration.channel import Channel
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate

@@ -10,14 +10,14 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.filters import Filters
 from jaula.errors import NotFound
-from jaula.features.secrets.service import configs, secrets
+from jaula.features.secrets.secrets import configs, secrets
 from jaula.features.secrets.store import SecretKind, secret_store
 from jaula.images.store.names import owner_name
 
 if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
-    from jaula.features.secrets.service import Secrets
+    from jaula.features.secrets.secrets import Secrets
     from jaula.spec.api import ContainerCreate, SecretSpec
     from jaula.state.records import ResolvedRequest
 

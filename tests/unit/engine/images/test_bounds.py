@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.images.service import Images, ReferencePatterns
+from jaula.engine.images.images import Images, ReferencePatterns
 from jaula.errors import InvalidRequest
 from jaula.spec.image import Platform
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jaula.features.metrics.service import names
+from jaula.features.metrics.engine_metrics import names
 
 PROJECT = Path(__file__).resolve().parents[4]
 MONITORING = PROJECT / "packaging" / "monitoring"

@@ -22,11 +22,11 @@ from harness.certificates import Authority
 from jaula import tls
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure
 from jaula.features.migration import files as migration_files
-from jaula.features.migration import service as service_module
+from jaula.features.migration import migrations as migrations_module
 from jaula.features.migration.channel import LinkLost
 from jaula.features.migration.data_stream import CHUNK, DataWriter
 from jaula.features.migration.files import FileReceiver, FileSender, split_zeros
-from jaula.features.migration.service import Migration
+from jaula.features.migration.migrations import Migration
 from jaula.features.migration.target import Incoming
 from jaula.spec.api_params import Remote
 from jaula.spec.migration import DATA_ACCEPTED, MAX_DATA, DataKind, ProtocolError, SentFile
@@ -360,7 +360,7 @@ def test_the_token_of_another_certificate_is_dropped(link: Link, tmp_path: Path)
 def test_a_client_that_sends_no_token_is_dropped(
     link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "_TOKEN_TIMEOUT", 0.1)
+    monkeypatch.setattr(migrations_module, "_TOKEN_TIMEOUT", 0.1)
     assert offer(link, tmp_path, lambda token: token[:5]) == b""
 
 

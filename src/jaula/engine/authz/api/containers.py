@@ -13,7 +13,7 @@ from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.authz.use_case import Right, use_case
-from jaula.engine.containers.service import Containers
+from jaula.engine.containers.containers import Containers
 from jaula.engine.containers.storage_opt import size_limit
 from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name

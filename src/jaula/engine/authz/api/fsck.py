@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.authz.use_case import Right, use_case
-from jaula.engine.fsck.service import Fsck
+from jaula.engine.fsck.fsck import Fsck
 
 if TYPE_CHECKING:
     from jaula.engine.authz.session import Session

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authz.use_case import Right, use_case
-from jaula.engine.images.service import Images
+from jaula.engine.images.images import Images
 from jaula.engine.model.filters import Filters
 from jaula.engine.threads import in_thread
 from jaula.images.platform import format_platform

@@ -8,7 +8,7 @@ from jaula.engine import relaxations
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.model.filters import Filters
-from jaula.engine.networks.service import Networks
+from jaula.engine.networks.networks import Networks
 
 if TYPE_CHECKING:
     from jaula.engine.authz.session import Session

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.model.filters import Filters
-from jaula.engine.system.service import System
+from jaula.engine.system.system import System
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.model.services import Services
     from jaula.features.build.attestation.statement import Predicate
     from jaula.features.build.builder.cache import BuildCache

@@ -13,7 +13,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from typing import Any
 
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.containers import Containers
     from jaula.features.build.builder.image_state import ImageState, Layer, Pin
     from jaula.features.build.builder.job import Authorize
     from jaula.features.build.builder.mounts.attach import StepMounts

@@ -37,7 +37,7 @@ from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.images.service import StoredImage
+    from jaula.engine.images.images import StoredImage
     from jaula.engine.system.disk_usage import StorageUsage
 
 _SERVICE = "/runtime.v1.ImageService/"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jaula import request_context
-from jaula.engine.volumes.service import Volumes
+from jaula.engine.volumes.volumes import Volumes
 from jaula.errors import ClientGone, Conflict
 from jaula.request_context import RequestContext
 from jaula.storage.volumes import Volume

@@ -78,11 +78,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from ssl import SSLContext
 
-    from jaula.engine.containers.service import Containers
-    from jaula.engine.images.service import Images
+    from jaula.engine.containers.containers import Containers
+    from jaula.engine.images.images import Images
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.kubernetes.pods.pods import Pods
     from jaula.features.migration.channel import Channel
     from jaula.features.migration.checks import HostComparison
     from jaula.features.migration.coordinator import Coordinator

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from jaula.features.metrics import service
+from jaula.features.metrics import engine_metrics
+from jaula.features.metrics.engine_metrics import Metrics
 from jaula.features.metrics.engine_table import EngineFacts
 from jaula.features.metrics.exposition import OPENMETRICS, TEXT
-from jaula.features.metrics.service import Metrics
 
 
 class Clock:
@@ -27,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(service, "time", made)
+    monkeypatch.setattr(engine_metrics, "time", made)
     return made
 
 
@@ -44,11 +44,11 @@ def measured(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[str]:
         steps.append(f"write {format}")
         return b"%d" % collection[0]
 
-    monkeypatch.setattr(service, "targets", lambda services, labels: [])
+    monkeypatch.setattr(engine_metrics, "targets", lambda services, labels: [])
     monkeypatch.setattr(Metrics, "_facts", lambda self, running: EngineFacts())
     monkeypatch.setattr(Metrics, "_collect", collect)
     monkeypatch.setattr(Metrics, "_measure_lag", lambda self: None)
-    monkeypatch.setattr(service, "_write", write)
+    monkeypatch.setattr(engine_metrics, "_write", write)
     return steps
 
 
@@ -87,7 +87,7 @@ def test_a_page_that_is_written_late_is_still_an_answer(
         clock.now += 5
         return b"late"
 
-    monkeypatch.setattr(service, "_write", slow)
+    monkeypatch.setattr(engine_metrics, "_write", slow)
 
     async def run() -> bytes:
         return await asyncio.wait_for(metrics().page(TEXT, compressed=False), 10)

@@ -53,8 +53,8 @@ from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.containers.exec import Execs
-    from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult

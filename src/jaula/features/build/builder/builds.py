@@ -25,7 +25,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.containers import Containers
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.features.build.builder.job import Authorize
