@@ -311,6 +311,13 @@ class Hooks:
         for call in self._registered("before_removal", record.body.host_config):
             call(services, record)
 
+    def container_inspected(self, services: Services, record: ContainerRecord) -> dict[str, Any]:
+        """Return further members of the document of a container. ``asks`` gets the record."""
+        members: dict[str, Any] = {}
+        for call in self._registered("container_inspected", record):
+            members |= call(services, record)
+        return members
+
     # -- a container of a killed engine --------------------------------------------------------
 
     async def processes_found(self, containers: Containers, container: Container) -> None:

@@ -21,7 +21,7 @@ OF_ENGINE = (
 )
 """Points that are not about a container."""
 OF_RECORD = (
-    *("checkpoint_opened", "start_requested"),
+    *("checkpoint_opened", "start_requested", "container_inspected"),
     *("processes_found", "exit_recorded", "container_restored"),
 )
 """Points that are asked with the record of a container."""

@@ -14,8 +14,6 @@ from jaula.spec.api import (
     ContainerCreate,
     ContainerCreateBody,
     ContainerUpdate,
-    Drift,
-    IsolationChange,
 )
 from jaula.spec.api_params import CommitOptions
 
@@ -226,20 +224,6 @@ async def spec(request: Request) -> Answer:
     return Response(200, request.engine.containers.spec(request.name), response.JSON)
 
 
-async def isolation_changed(request: Request) -> Answer:
-    """Emit the event ``isolation-changed`` of a container. For root and administrators."""
-    change = await request.document(IsolationChange, required=True)
-    request.engine.containers.isolation_changed(request.name, change)
-    return response.NO_CONTENT
-
-
-async def drift(request: Request) -> Answer:
-    """Emit the event ``drift`` of a container. For root and administrators."""
-    report = await request.document(Drift, required=True)
-    request.engine.containers.drift(request.name, report)
-    return response.NO_CONTENT
-
-
 ROUTES: Routes = (
     ("POST", "/containers/create", create),
     ("GET", "/containers/json", list_),
@@ -260,6 +244,4 @@ ROUTES: Routes = (
     ("DELETE", "/containers/{id}", remove),
     ("DELETE", "/containers/{name...}", remove),  # a link: /CONTAINER/ALIAS
     ("GET", "/jaula/containers/{id}/spec", spec),
-    ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
-    ("POST", "/jaula/containers/{id}/drift", drift),
 )

@@ -47,8 +47,6 @@ from jaula.spec import signals
 from jaula.spec.api import (
     ContainerCreate,
     ContainerUpdate,
-    Drift,
-    IsolationChange,
     LogConfig,
 )
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
@@ -70,9 +68,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.containers")
 Service = TypeVar("Service")
 
-_VERDICTS = ("holds", "relaxed", "fails", "unknown")
-_MAX_REPORT = 512  # characters of a member of a reported change
-
 
 class Containers(ContainerQueries):
     """All containers of an engine."""
@@ -81,7 +76,7 @@ class Containers(ContainerQueries):
         super().__init__(services)
         self._users = users
         self.exit_handler = ExitHandler(services, self.start_container)
-        self._process_control = ProcessControl(services, self._emit, self.exit_handler.save)
+        self._process_control = ProcessControl(services, self.emit, self.exit_handler.save)
         self.starter = Starter(
             services,
             users,
@@ -115,11 +110,12 @@ class Containers(ContainerQueries):
             container.change(oom_killed=True)  # the record of the exit has it, too
             attributes = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
             metrics.OUT_OF_MEMORY.add()
-            self._emit(container, "oom", attributes)
+            self.emit(container, "oom", attributes)
         elif isinstance(event, Detached):
-            self._emit(container, "detach")
+            self.emit(container, "detach")
 
-    def _emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
+    def emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
+        """Emit an event of a container; ``more`` are attributes beside its own."""
         self.services.events.emit(
             "container", action, container.id, container.record.event_attributes | (more or {})
         )
@@ -244,7 +240,7 @@ class Containers(ContainerQueries):
         if not container.live:
             raise NotModified(f"container {container.name} is not running")
         await self._stop(container, timeout, signal)
-        self._emit(container, "stop")
+        self.emit(container, "stop")
 
     async def end_unhealthy(self, container: Container, action: str) -> None:
         """End an unhealthy container; ``action`` is ``restart``, ``kill`` or ``stop``.
@@ -284,7 +280,7 @@ class Containers(ContainerQueries):
         try:
             if container.live:
                 await self._stop(container, timeout, signal)
-                self._emit(container, "stop")
+                self.emit(container, "stop")
         finally:
             container.removing = False
         await self._cgroup_gone(container)
@@ -292,7 +288,7 @@ class Containers(ContainerQueries):
             self._check_exists(container)
             if not container.live:
                 await self.start_container(container)
-        self._emit(container, "restart")
+        self.emit(container, "restart")
 
     async def kill(self, ref: str, signal: str | None) -> None:
         """Send a signal to init; after SIGKILL wait for the exit.
@@ -312,7 +308,7 @@ class Containers(ContainerQueries):
         if number in (9, signals.parse(stop)):
             container.change(manually_stopped=True)
             self.exit_handler.save(container)
-        self._emit(container, "kill", {"signal": str(number)})
+        self.emit(container, "kill", {"signal": str(number)})
         if number == 9:
             await self._process_control.kill(container)  # Docker: the client may remove it now
         else:
@@ -342,7 +338,7 @@ class Containers(ContainerQueries):
             ):
                 raise Conflict(f"Container {container.id} is not paused")
             await self._process_control.thaw(container)
-            self._emit(container, "unpause")
+            self.emit(container, "unpause")
 
     async def reopen_log(self, ref: str) -> None:
         """Open the log of a pod's container again, whose file the kubelet has renamed.
@@ -366,38 +362,6 @@ class Containers(ContainerQueries):
         """Return Docker's document of one container, with the freezer's state as its status."""
         self.refresh_status(self.find(ref))
         return await super().inspect(ref, size=size)
-
-    def isolation_changed(self, ref: str, change: IsolationChange) -> None:
-        """Emit the event of a row that ``verify --watch`` has found to be different.
-
-        :raises InvalidRequest: when the row has no name or no verdict.
-        """
-        if not change.row or not change.verdict:
-            raise InvalidRequest("an isolation change needs Row and Verdict")
-        attributes = {
-            name: getattr(change, name)[:_MAX_REPORT]
-            for name in ("row", "verdict", "requested", "effective")
-        }
-        container = self.find(ref)
-        verdict = change.verdict.lower()
-        metrics.ISOLATION_CHANGES.add(verdict if verdict in _VERDICTS else "other")
-        self._emit(container, "isolation-changed", attributes)
-
-    def drift(self, ref: str, report: Drift) -> None:
-        """Emit the event of a deviation that ``record --drift`` has found.
-
-        :raises InvalidRequest: when it has no kind or no subject.
-        """
-        if not report.kind or not report.subject:
-            raise InvalidRequest("a drift needs Kind and Subject")
-        attributes = {
-            name: getattr(report, name)[:_MAX_REPORT]
-            for name in ("kind", "subject", "program", "detail", "digest")
-            if getattr(report, name)
-        }
-        container = self.find(ref)
-        metrics.DRIFTS.add()
-        self._emit(container, "drift", attributes)
 
     def refresh_status(self, container: Container) -> None:
         """Set the status of a running container, paused or not, to the state of its freezer."""
@@ -455,7 +419,7 @@ class Containers(ContainerQueries):
             raise
         self.services.container_store.release(old, container.id)
         self.starter.connector.rename(container)
-        self._emit(container, "rename", {"oldName": f"/{old}"})
+        self.emit(container, "rename", {"oldName": f"/{old}"})
 
     async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
         """Remove a container; ``force`` kills a running one first.
@@ -493,7 +457,7 @@ class Containers(ContainerQueries):
                 await self.exit_handler.cancel_restart(container)
             if container.live:
                 container.removing = True
-                self._emit(container, "kill", {"signal": "9"})
+                self.emit(container, "kill", {"signal": "9"})
                 await self._process_control.kill(container)
 
     def parent_of_link(self, name: str) -> Container:
@@ -582,7 +546,7 @@ class Containers(ContainerQueries):
         async with while_running(container):
             assert container.shim is not None
             await container.shim.resize("", h, w)
-        self._emit(container, "resize", {"height": str(h), "width": str(w)})
+        self.emit(container, "resize", {"height": str(h), "width": str(w)})
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -658,7 +622,7 @@ class Containers(ContainerQueries):
                     # It has exited: the limits are those of the next start.
             container.change(body=updated.body, resolved_request=updated.resolved)
             self.services.container_store.save(container)
-        self._emit(container, "update")
+        self.emit(container, "update")
         return warnings
 
     def _apply(

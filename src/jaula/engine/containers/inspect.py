@@ -109,8 +109,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
         **_egress(services, record),
-        **_migration(record),
-        **_changes(record),
+        **services.hooks.container_inspected(services, record),
         **pod(services, record),
     }
 
@@ -135,38 +134,6 @@ def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:
     names = services.dns_servers.refused(record.id)
     queries = [{"Name": item, "Queries": count} for item, count in sorted(names.items())]
     return {"EgressRefused": rows, **({"NamesRefused": queries} if queries else {})}
-
-
-def _changes(record: ContainerRecord) -> dict[str, Any]:
-    """Return the member ``Changes`` of a container that ``edit`` has changed."""
-    if not record.live_changes:
-        return {}
-    return {
-        "Changes": [
-            {
-                "At": timestamp.format_time(change.at),
-                "By": change.by,
-                "Changes": list(change.changes),
-                "Running": change.running,
-            }
-            for change in record.live_changes
-        ]
-    }
-
-
-def _migration(record: ContainerRecord) -> dict[str, Any]:
-    """Return the member ``Migration`` of a container that was moved here or away."""
-    migration = record.migration
-    if migration is None:
-        return {}
-    return {
-        "Migration": {
-            "ID": migration.id,
-            "Phase": str(migration.phase),
-            "Peer": migration.peer,
-            "Container": migration.container,
-        }
-    }
 
 
 def pod(services: Services, record: ContainerRecord) -> dict[str, Any]:

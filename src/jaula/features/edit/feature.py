@@ -13,12 +13,19 @@ def _is_interrupted(record: ContainerRecord) -> bool:
     return record.edit_intent is not None
 
 
+def _is_changed(record: ContainerRecord) -> bool:
+    return bool(record.live_changes)
+
+
 FEATURE = Feature(
     "edit",
     commands={
         "edit": "cli.edit",
     },
-    hooks=(Hook("processes_found", "hooks:undo", _is_interrupted),),
+    hooks=(
+        Hook("processes_found", "hooks:undo", _is_interrupted),
+        Hook("container_inspected", "hooks:inspect", _is_changed),
+    ),
     runtime={"mounts": "live_mounts:change"},
     routes={"jaula/containers": ("routes",)},
 )

@@ -1,16 +1,19 @@
-"""The changes of an engine's containers, and the hook that undoes interrupted ones."""
+"""The changes of an engine's containers, and the hooks that undo and show them."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaula.errors import JaulaError
 from jaula.features.edit.edit import Edits
+from jaula.logs import timestamp
 
 if TYPE_CHECKING:
     from jaula.engine.containers.containers import Containers
     from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
 
@@ -29,3 +32,18 @@ async def undo(containers: Containers, container: Container) -> None:
             await containers.service(edits).undo(container)
     except JaulaError as error:
         log.warning("container %s: %s", container.name, error)
+
+
+def inspect(services: Services, record: ContainerRecord) -> dict[str, Any]:
+    """Return the member ``Changes`` of a container that ``edit`` has changed."""
+    return {
+        "Changes": [
+            {
+                "At": timestamp.format_time(change.at),
+                "By": change.by,
+                "Changes": list(change.changes),
+                "Running": change.running,
+            }
+            for change in record.live_changes
+        ]
+    }

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from jaula.feature import Feature, Hook
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.state.records import ContainerRecord
+
+
+def _is_moved(record: ContainerRecord) -> bool:
+    return record.migration is not None
+
+
 FEATURE = Feature(
     "migration",
     idle=("hooks",),
@@ -19,6 +28,7 @@ FEATURE = Feature(
         Hook("restored", "hooks:recover"),
         Hook("engine_stopping", "hooks:close"),
         Hook("tls_streams", "hooks:tls_streams"),
+        Hook("container_inspected", "hooks:inspect", _is_moved),
     ),
     tls_protocols=("jaula-migration-data",),
     routes={

@@ -5,15 +5,17 @@ Every engine imports this module, so it imports the service itself at its first 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
 
     from jaula.engine.engine import Engine
     from jaula.engine.hooks import TlsStream
+    from jaula.engine.model.services import Services
     from jaula.features.migration.migrations import Migration
     from jaula.spec.api_params import Remote
+    from jaula.state.records import ContainerRecord
     from jaula.tls import TlsCodec
 
 
@@ -57,3 +59,17 @@ def tls_streams(engine: Engine) -> dict[str, TlsStream]:
         await engine.service(migrations).accept_data(client, codec, peer)
 
     return {DATA_PROTOCOL: receive_files}
+
+
+def inspect(services: Services, record: ContainerRecord) -> dict[str, Any]:
+    """Return the member ``Migration`` of a container that was moved here or away."""
+    migration = record.migration
+    assert migration is not None
+    return {
+        "Migration": {
+            "ID": migration.id,
+            "Phase": str(migration.phase),
+            "Peer": migration.peer,
+            "Container": migration.container,
+        }
+    }

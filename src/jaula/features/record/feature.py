@@ -6,6 +6,7 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "record",
+    routes={"jaula/containers": ("routes",)},
     run_flags={"record": "cli.process"},
     commands={
         "record": "cli.record",

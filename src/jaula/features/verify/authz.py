@@ -10,6 +10,7 @@ from jaula.errors import InvalidRequest
 from jaula.features.verify.diagnostics.commands import MAX_SECONDS
 from jaula.features.verify.diagnostics.processes import of_containers
 from jaula.features.verify.hooks import diagnostics
+from jaula.features.verify.isolation_change import report_change
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.spec.api import ExecCreate
+    from jaula.spec.api import ExecCreate, IsolationChange
 
 Document = dict[str, Any]
 
@@ -105,6 +106,15 @@ class DiagnosticsApi:
         if not self._session.is_admin:
             raise self._session.denial("audit the host", line='access = "all"')
         return await self._service.commands.audit(scopes, profile, timeout)
+
+    def isolation_changed(self, ref: str, change: IsolationChange) -> None:
+        """Emit the event of a row that ``verify --watch`` has found to be different.
+
+        :raises InvalidRequest: when the row has no name or no verdict.
+        """
+        if not self._session.is_admin:
+            raise self._session.denial("report a change of isolation")
+        report_change(self._engine.containers, ref, change)
 
     def _may_read(self, id: str) -> bool:
         container = self._session.services.container_store.get(id)

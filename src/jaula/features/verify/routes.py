@@ -8,7 +8,7 @@ from jaula.api.http.response import Answer, Response, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.features.verify.authz import diagnostics_api
-from jaula.spec.api import ExecCreate
+from jaula.spec.api import ExecCreate, IsolationChange
 
 _MAX_POINTS = 900  # of one container
 _TIMEOUT = 120.0  # seconds of a command
@@ -103,6 +103,13 @@ async def audit(request: Request) -> Answer:
     return _json(await request.engine.service(diagnostics_api).audit(scopes, profile, _TIMEOUT))
 
 
+async def isolation_changed(request: Request) -> Answer:
+    """Emit the event ``isolation-changed`` of a container. For root and administrators."""
+    change = await request.document(IsolationChange, required=True)
+    request.engine.service(diagnostics_api).isolation_changed(request.name, change)
+    return response.NO_CONTENT
+
+
 def _json(data: bytes) -> Response:
     return Response(200, data, response.JSON)
 
@@ -110,6 +117,7 @@ def _json(data: bytes) -> Response:
 ROUTES: Routes = (
     ("GET", "/jaula/observe", observe),
     ("GET", "/jaula/containers/{id}/verify", verify),
+    ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
     ("GET", "/jaula/processes", processes),
     ("GET", "/jaula/stats", history),
     ("POST", "/jaula/containers/{id}/why", explain),

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from jaula.spec.api import (
         ContainerCreate,
         ContainerUpdate,
-        Drift,
-        IsolationChange,
     )
     from jaula.spec.api_params import (
         AttachOptions,
@@ -300,13 +298,3 @@ class ContainersApi:
             return await self._service.prune(
                 filters, lambda each: self._session.can_access(each, ContainerAccess.CONTROL)
             )
-
-    def isolation_changed(self, ref: str, change: IsolationChange) -> None:
-        if not self._session.is_admin:
-            raise self._session.denial("report a change of isolation")
-        self._service.isolation_changed(ref, change)
-
-    def drift(self, ref: str, report: Drift) -> None:
-        if not self._session.is_admin:
-            raise self._session.denial("report a drift")
-        self._service.drift(ref, report)
