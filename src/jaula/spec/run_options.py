@@ -5,8 +5,8 @@ use the rows as flags. The request, the web's form, ``docs/run-flags.md``, the f
 in ``docs/authority.md``, ``update``, ``edit``, quadlet's units and the forms of a profile read them
 too. ``scripts/run-options`` writes the parts of documents and the module of the web.
 
-A new option whose value goes into a field of the request as it is: one row here, and the field in
-:mod:`jaula.spec.api`. If it changes the container, the OCI spec needs it too.
+A new option whose value goes into a field of the request as it is: one row here, which declares the
+field (``schema``), and :func:`member` where the OCI spec is built, if it changes the container.
 
 The client imports this table, so it is light.
 """
@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from jaula.spec import log_drivers
 from jaula.spec.flag import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Namespace",
@@ -45,11 +49,16 @@ class Option(Flag):
     option that this name stands for.
 
     ``quadlet`` is the key of podman's unit files, ``compose`` the key of a service.
+
+    ``schema`` says that the structure of the document has the member from this row, and not from a
+    line of its own. It is the first number of the database's schema with the member, one more than
+    that of the last change: an engine with a lower one refuses the database, since it would drop
+    the member from records.
     """
 
     __slots__ = (
         "alias_of", "choices", "compose", "effect", "example", "hint", "open", "place", "quadlet",
-        "relaxes", "right", "state", "syntax",
+        "relaxes", "right", "schema", "state", "syntax",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +86,7 @@ class Option(Flag):
         alias_of: str = "",
         quadlet: str = "",
         compose: str = "",
+        schema: int = 0,
     ) -> None:
         self.name = name
         self.short = short
@@ -100,6 +110,7 @@ class Option(Flag):
         self.alias_of = alias_of
         self.quadlet = quadlet
         self.compose = compose
+        self.schema = schema
 
     @property
     def document(self) -> str:
@@ -110,6 +121,11 @@ class Option(Flag):
     def member(self) -> str:
         """Return the member, with those of documents in it: ``LogConfig.Type``."""
         return self.place.partition(".")[2]
+
+    @property
+    def field(self) -> str:
+        """Return the name of the member in its structure, for one that the row declares."""
+        return self.name.replace("-", "_")
 
 
 # fmt: off
@@ -526,6 +542,18 @@ OPTIONS = (
 # fmt: on
 
 BY_NAME = {option.name: option for option in OPTIONS}
+
+DECLARED = tuple(option for option in OPTIONS if option.schema)
+"""The options whose members structures have from here."""
+
+
+def member(document: object, name: str) -> Any:
+    """Return the value of a declared option in its structure: that of its kind.
+
+    :raises KeyError: when no option has the name.
+    """
+    return getattr(document, BY_NAME[name].field)
+
 
 LIMIT_NAMES = (
     *("memory", "memory-swap", "memory-reservation", "cpus", "cpu-shares", "cpu-period"),

@@ -279,7 +279,15 @@ def _sysctls(host: HostConfig, modes: Namespaces, inputs: SpecInputs) -> dict[st
     return sysctls.with_network_defaults(host.sysctls, gids)
 
 
-def check_sysctls(host: HostConfig, modes: Namespaces) -> None:
+def check(body: ContainerCreate, resolved: ResolvedRequest) -> None:
+    """Check the parts of a request that no other module checks before a start.
+
+    :raises InvalidRequest: when one is not valid.
+    """
+    _check_sysctls(body.host_config, resolved.namespaces)
+
+
+def _check_sysctls(host: HostConfig, modes: Namespaces) -> None:
     """Check that sysctls belong to namespaces that the container does not share with the host.
 
     :raises InvalidRequest: when one does not (statement I24).
