@@ -500,6 +500,9 @@ OPTIONS = (
     Option("ulimit", "", "list", "Ulimit options (name=soft[:hard])", group=LIMITS,
         place="HostConfig.Ulimits", syntax="ulimit", right="`ulimits`", example="nofile=64",
         effect="resource limit", hint="nofile=1024:4096", quadlet="Ulimit"),
+    Option("umask", "", "string", "File mode creation mask of the program (octal, 0022)",
+        place="Config.Umask", schema=8, example="0077", hint="0022",
+        effect="umask of the program and of execs; not in Docker"),
     Option("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])",
         group=SECURITY, place="Config.User", example="1000", effect="user", hint="1000:1000",
         quadlet="User", compose="user"),
@@ -567,7 +570,8 @@ UPDATE_NAMES = (*LIMIT_NAMES, "cpu-rt-period", "cpu-rt-runtime", "restart")
 # fmt: off
 SUBJECTS = {
     "general": "name rm restart interactive tty init pull platform",
-    "process": "entrypoint user workdir env hostname group-add stop-signal stop-timeout",
+    "process": "entrypoint user workdir env hostname group-add stop-signal stop-timeout "
+               "umask",
     "network": "network publish publish-all expose network-alias ip ip6 mac-address egress "
                "listen dns dns-search dns-option add-host",
     "storage": "volume mount tmpfs read-only volumes-from shm-size storage-opt secret config",
