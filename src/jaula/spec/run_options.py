@@ -503,6 +503,8 @@ OPTIONS = (
     Option("umask", "", "string", "File mode creation mask of the program (octal, 0022)",
         place="Config.Umask", schema=8, example="0077", hint="0022",
         effect="umask of the program and of execs; not in Docker"),
+    Option("unsetenv", "", "list", "Unset an environment variable of the image", place="Config.Env",
+        example="PATH", effect="no environment variable of the image; not in Docker"),
     Option("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])",
         group=SECURITY, place="Config.User", example="1000", effect="user", hint="1000:1000",
         quadlet="User", compose="user"),

@@ -122,3 +122,18 @@ def test_a_umask_is_that_of_the_program_and_of_execs(engine: PrivateEngine, busy
     for text in ("8", "01000", "00022", "-1", "u=rwx"):
         refused = engine.cli("jaula", "create", f"--umask={text}", busybox, "true")
         assert f"invalid umask '{text}'" in refused.stderr
+
+
+def test_a_variable_of_the_image_is_unset(engine: PrivateEngine, busybox: str) -> None:
+    image = containers.unique()
+    with containers.running(engine, busybox) as name:
+        changes = ("--change", "ENV KEPT=1", "--change", "ENV GONE=1", "--change", "ENV OTHER=1")
+        made = engine.cli("jaula", "commit", *changes, name, image)
+        assert made.returncode == 0, made.stderr
+    try:
+        flags = ("--unsetenv", "GONE", "--unsetenv", "OTHER", "-e", "OTHER=2")
+        shown = containers.run(engine, image, "env", flags=flags).splitlines()
+        assert {"KEPT=1", "OTHER=2"} <= set(shown)
+        assert not [line for line in shown if line.startswith("GONE")]
+    finally:
+        engine.cli("jaula", "rmi", image)
