@@ -4,6 +4,7 @@ Source: the Docker Engine API, version 1.45 (``swagger.yaml``: ContainerConfig, 
 Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's.
 
 A field is ``... | None``, with None for absent, if the engine distinguishes absent from empty.
+The table of options declares members too (:mod:`jaula.spec.run_options`).
 :mod:`jaula.spec.decode` decodes bodies; :mod:`jaula.spec.api_networks` has the documents about
 networks. The engine checks values (limits, names, grammars).
 """
@@ -11,11 +12,33 @@ networks. The engine checks values (limits, names, grammars).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
+from jaula.spec import run_options
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 from jaula.spec.decode import Document, Empty, Int64, UInt16, UInt32, UInt64
+
+_TYPES: dict[str, tuple[Any, Any]] = {
+    "bool": (bool, False),
+    "string": (str, ""),
+    "list": (tuple[str, ...], ()),
+    "int": (Int64, 0),
+    "size": (Int64, 0),
+    "decimal": (Int64, 0),
+    "map": (dict[str, str], {}),
+}
+"""The type and default of a member, by the kind of its option or by its syntax."""
+
+
+def _declare(document: str, namespace: dict[str, Any]) -> None:
+    """Add the members to the body of a class that the table of options declares for it."""
+    for option in run_options.DECLARED:
+        if option.document == document:
+            kind, default = _TYPES[option.syntax or option.kind]
+            namespace["__annotations__"][option.field] = kind
+            namespace[option.field] = default
 
 
 class Healthcheck(Document, frozen=True, kw_only=True):
@@ -219,6 +242,7 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     # Our own, see jaula.spec.egress and jaula.spec.listen.
     egress: tuple[str, ...] | None = None  # None: any destination
     listen: tuple[str, ...] | None = None  # None: any port
+    _declare(run_options.HOST_CONFIG, locals())
 
 
 class ContainerCreate(Document, frozen=True, kw_only=True):
@@ -250,6 +274,7 @@ class ContainerCreate(Document, frozen=True, kw_only=True):
     shell: tuple[str, ...] = ()
     host_config: HostConfig = msgspec.field(default_factory=HostConfig)
     networking_config: NetworkingConfig = msgspec.field(default_factory=NetworkingConfig)
+    _declare(run_options.CONFIG, locals())
 
 
 class ContainerCreateBody(ContainerCreate, frozen=True, kw_only=True):

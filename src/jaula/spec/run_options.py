@@ -5,8 +5,8 @@ use the rows as flags. The request, the web's form, ``docs/run-flags.md``, the f
 in ``docs/authority.md``, ``update``, ``edit``, quadlet's units and the forms of a profile read them
 too. ``scripts/run-options`` writes the parts of documents and the module of the web.
 
-A new option whose value goes into a field of the request as it is: one row here, and the field in
-:mod:`jaula.spec.api`. If it changes the container, the OCI spec needs it too.
+A new option whose value goes into a field of the request as it is: one row here, which declares the
+field (``schema``), and :func:`member` where the OCI spec is built, if it changes the container.
 
 The client imports this table, so it is light.
 """
@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from jaula.spec import log_drivers
 from jaula.spec.flag import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Namespace",
@@ -45,11 +49,16 @@ class Option(Flag):
     option that this name stands for.
 
     ``quadlet`` is the key of podman's unit files, ``compose`` the key of a service.
+
+    ``schema`` says that the structure of the document has the member from this row, and not from a
+    line of its own. It is the first number of the database's schema with the member, one more than
+    that of the last change: an engine with a lower one refuses the database, since it would drop
+    the member from records.
     """
 
     __slots__ = (
         "alias_of", "choices", "compose", "effect", "example", "hint", "open", "place", "quadlet",
-        "relaxes", "right", "state", "syntax",
+        "relaxes", "right", "schema", "state", "syntax",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +86,7 @@ class Option(Flag):
         alias_of: str = "",
         quadlet: str = "",
         compose: str = "",
+        schema: int = 0,
     ) -> None:
         self.name = name
         self.short = short
@@ -100,6 +110,7 @@ class Option(Flag):
         self.alias_of = alias_of
         self.quadlet = quadlet
         self.compose = compose
+        self.schema = schema
 
     @property
     def document(self) -> str:
@@ -110,6 +121,11 @@ class Option(Flag):
     def member(self) -> str:
         """Return the member, with those of documents in it: ``LogConfig.Type``."""
         return self.place.partition(".")[2]
+
+    @property
+    def field(self) -> str:
+        """Return the name of the member in its structure, for one that the row declares."""
+        return self.name.replace("-", "_")
 
 
 # fmt: off
@@ -484,6 +500,11 @@ OPTIONS = (
     Option("ulimit", "", "list", "Ulimit options (name=soft[:hard])", group=LIMITS,
         place="HostConfig.Ulimits", syntax="ulimit", right="`ulimits`", example="nofile=64",
         effect="resource limit", hint="nofile=1024:4096", quadlet="Ulimit"),
+    Option("umask", "", "string", "File mode creation mask of the program (octal, 0022)",
+        place="Config.Umask", schema=8, example="0077", hint="0022",
+        effect="umask of the program and of execs; not in Docker"),
+    Option("unsetenv", "", "list", "Unset an environment variable of the image", place="Config.Env",
+        example="PATH", effect="no environment variable of the image; not in Docker"),
     Option("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])",
         group=SECURITY, place="Config.User", example="1000", effect="user", hint="1000:1000",
         quadlet="User", compose="user"),
@@ -527,6 +548,18 @@ OPTIONS = (
 
 BY_NAME = {option.name: option for option in OPTIONS}
 
+DECLARED = tuple(option for option in OPTIONS if option.schema)
+"""The options whose members structures have from here."""
+
+
+def member(document: object, name: str) -> Any:
+    """Return the value of a declared option in its structure: that of its kind.
+
+    :raises KeyError: when no option has the name.
+    """
+    return getattr(document, BY_NAME[name].field)
+
+
 LIMIT_NAMES = (
     *("memory", "memory-swap", "memory-reservation", "cpus", "cpu-shares", "cpu-period"),
     *("cpu-quota", "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight"),
@@ -539,7 +572,8 @@ UPDATE_NAMES = (*LIMIT_NAMES, "cpu-rt-period", "cpu-rt-runtime", "restart")
 # fmt: off
 SUBJECTS = {
     "general": "name rm restart interactive tty init pull platform",
-    "process": "entrypoint user workdir env hostname group-add stop-signal stop-timeout",
+    "process": "entrypoint user workdir env hostname group-add stop-signal stop-timeout "
+               "umask",
     "network": "network publish publish-all expose network-alias ip ip6 mac-address egress "
                "listen dns dns-search dns-option add-host",
     "storage": "volume mount tmpfs read-only volumes-from shm-size storage-opt secret config",

@@ -29,6 +29,7 @@ import msgspec
 
 from jaula.errors import FREE_SPACE, CorruptState, JaulaError, Unavailable, resource_error
 from jaula.sha256 import sha256
+from jaula.spec.run_options import DECLARED
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -42,6 +43,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (),  # ids of the networks of containers
     (),  # the state before a rollback
 )
+# An option that declares a member of the request names the schema that has it.
+MIGRATIONS += ((),) * (max((option.schema for option in DECLARED), default=0) - len(MIGRATIONS))
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 

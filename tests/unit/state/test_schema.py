@@ -33,7 +33,7 @@ STORED = (
     SecretRecord,
     StorageDriverRecord,
 )
-DIGESTS = {7: "7c1e8cbdf2d934e5"}
+DIGESTS = {8: "3ae6713b64ed4e30"}
 """Digest of the members of all stored records, by schema number: the last number only."""
 
 

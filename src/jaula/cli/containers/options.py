@@ -49,7 +49,7 @@ def document(options: Options) -> dict[str, Any]:
         "AttachStdout": "stdout" in streams,
         "AttachStderr": "stderr" in streams,
         "StdinOnce": options.on("interactive") and "stdin" in streams,
-        "Env": environment(options),
+        "Env": body.get("Env", []) + environment(options),
         "Cmd": words,
         "Image": image,
         "Labels": _labels(options),

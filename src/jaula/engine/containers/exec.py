@@ -28,7 +28,7 @@ from jaula.runtime.protocol import AttachStream
 from jaula.security import capabilities
 from jaula.spec import detach_keys
 from jaula.spec.api import ExecCreate
-from jaula.spec.runtime import Process, User, decode
+from jaula.spec.runtime import Process, decode
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -240,7 +240,9 @@ class Execs:
             cwd=execed.cwd or base.cwd,
             terminal=body.tty,
             console_size=None,
-            user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
+            user=msgspec.structs.replace(
+                base.user, uid=user.uid, gid=user.gid, additional_gids=user.additional_gids
+            ),
             capabilities=capabilities.of_user(sets, user.uid) if sets is not None else None,
         )
 

@@ -22,6 +22,7 @@ from jaula.errors import Conflict, InvalidRequest, Unsupported
 from jaula.kernel import mountinfo
 from jaula.logs import timestamp
 from jaula.security import landlock
+from jaula.spec import run_options
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 from jaula.spec.image import diff_id_of
 from jaula.spec.profile import digest
@@ -334,6 +335,9 @@ def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
             del echo[name]
     if host.init is None:
         del echo["Init"]
+    for option in run_options.DECLARED:
+        if option.document == run_options.HOST_CONFIG and not echo[option.member]:
+            del echo[option.member]
     for name in ("KernelMemory", "KernelMemoryTCP"):  # limits that the kernel has removed
         del echo[name]
     return echo
@@ -423,4 +427,9 @@ def config(record: ContainerRecord) -> dict[str, Any]:
         document["StopSignal"] = body.stop_signal
     if body.stop_timeout is not None:
         document["StopTimeout"] = body.stop_timeout
+    for option in run_options.DECLARED:
+        if option.document == run_options.CONFIG and (
+            value := run_options.member(body, option.name)
+        ):
+            document[option.member] = value
     return document

@@ -76,7 +76,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     _check_lists(host, resolved)
     warnings += _unlisted_ports(host, resolved)
     services.hooks.request_resolved(services, body, resolved)
-    spec.check_sysctls(host, modes)
+    spec.check(body, resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:
         warnings.append("Published ports are discarded when using host network mode")

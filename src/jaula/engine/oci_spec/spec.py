@@ -32,6 +32,7 @@ from jaula.spec.annotations import (
     path_below,
 )
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
+from jaula.spec.run_options import member
 from jaula.spec.runtime import (
     Box,
     Device,
@@ -214,7 +215,10 @@ def process_section(
         terminal=body.tty,
         console_size=Box(height=rows, width=columns) if body.tty and rows and columns else None,
         user=User(
-            uid=inputs.user.uid, gid=inputs.user.gid, additional_gids=inputs.user.additional_gids
+            uid=inputs.user.uid,
+            gid=inputs.user.gid,
+            umask=_umask(member(body, "umask")),
+            additional_gids=inputs.user.additional_gids,
         ),
         capabilities=capabilities.of_user(confinement.capabilities, inputs.user.uid),
         rlimits=resources.rlimits(host, inputs.host.nofile),
@@ -279,7 +283,16 @@ def _sysctls(host: HostConfig, modes: Namespaces, inputs: SpecInputs) -> dict[st
     return sysctls.with_network_defaults(host.sysctls, gids)
 
 
-def check_sysctls(host: HostConfig, modes: Namespaces) -> None:
+def check(body: ContainerCreate, resolved: ResolvedRequest) -> None:
+    """Check the parts of a request that no other module checks before a start.
+
+    :raises InvalidRequest: when one is not valid.
+    """
+    _check_sysctls(body.host_config, resolved.namespaces)
+    _umask(member(body, "umask"))
+
+
+def _check_sysctls(host: HostConfig, modes: Namespaces) -> None:
     """Check that sysctls belong to namespaces that the container does not share with the host.
 
     :raises InvalidRequest: when one does not (statement I24).
@@ -309,6 +322,18 @@ def arguments(body: ContainerCreate) -> tuple[str, ...]:
     if any("\0" in argument for argument in joined):
         raise InvalidRequest("an argument contains a NUL byte")
     return joined
+
+
+def _umask(text: str) -> int | None:
+    """Return a file mode creation mask, None for that of the runtime.
+
+    :raises InvalidRequest: when it is not an octal number.
+    """
+    if not text:
+        return None
+    if len(text) > 4 or not text.isascii() or text.strip("01234567") or int(text, 8) > 0o777:
+        raise InvalidRequest(f"invalid umask {text[:80]!r}", hint="octal, such as 0022")
+    return int(text, 8)
 
 
 def merge_environment(base: Iterable[str], over: Iterable[str]) -> tuple[str, ...]:

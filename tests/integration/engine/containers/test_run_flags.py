@@ -107,3 +107,33 @@ def test_a_device_is_opened_as_its_letters_say(
         done = engine.cli("docker", *words, "sh", "-c", script)
         assert done.stdout.split() == opened, done
         assert ("Operation not permitted" in done.stderr) == (letters != "rw"), done
+
+
+def test_a_umask_is_that_of_the_program_and_of_execs(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox, flags=("--umask", "0077")) as name:
+        assert containers.inspect(engine, name)["Config"]["Umask"] == "0077"
+        for user in ("0", "1000"):
+            shown = engine.cli("jaula", "exec", "-u", user, name, "sh", "-c", "umask")
+            assert shown.stdout == "0077\n"
+        assert "Umask:\t0077" in Path(f"/proc/{containers.pid(engine, name)}/status").read_text()
+    with containers.running(engine, busybox) as name:
+        assert "Umask" not in containers.inspect(engine, name)["Config"]
+        assert engine.cli("jaula", "exec", name, "sh", "-c", "umask").stdout == "0022\n"
+    for text in ("8", "01000", "00022", "-1", "u=rwx"):
+        refused = engine.cli("jaula", "create", f"--umask={text}", busybox, "true")
+        assert f"invalid umask '{text}'" in refused.stderr
+
+
+def test_a_variable_of_the_image_is_unset(engine: PrivateEngine, busybox: str) -> None:
+    image = containers.unique()
+    with containers.running(engine, busybox) as name:
+        changes = ("--change", "ENV KEPT=1", "--change", "ENV GONE=1", "--change", "ENV OTHER=1")
+        made = engine.cli("jaula", "commit", *changes, name, image)
+        assert made.returncode == 0, made.stderr
+    try:
+        flags = ("--unsetenv", "GONE", "--unsetenv", "OTHER", "-e", "OTHER=2")
+        shown = containers.run(engine, image, "env", flags=flags).splitlines()
+        assert {"KEPT=1", "OTHER=2"} <= set(shown)
+        assert not [line for line in shown if line.startswith("GONE")]
+    finally:
+        engine.cli("jaula", "rmi", image)

@@ -96,6 +96,11 @@ def test_a_stop_timeout_of_zero_is_sent() -> None:
     assert document("--stop-timeout", "0", "busybox")["StopTimeout"] == 0
 
 
+def test_a_variable_of_the_image_is_unset_before_others_are_set() -> None:
+    words = ("-e", "A=b", "--unsetenv", "A", "--unsetenv", "C", "busybox")
+    assert document(*words)["Env"] == ["A", "C", "A=b"]
+
+
 def test_an_empty_entrypoint_resets_the_images() -> None:
     assert document("--entrypoint", "", "busybox", "x")["Entrypoint"] == [""]
     assert "Entrypoint" not in document("busybox")

@@ -16,6 +16,7 @@ from jaula.engine.userns.id_ranges import IdRange, mappings
 from jaula.errors import InvalidRequest
 from jaula.security.lsm import selinux
 from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.decode import decode
 from jaula.spec.runtime import Spec, encode
 from jaula.state.records import MountRecord, ResolvedRequest
 
@@ -244,3 +245,22 @@ def test_host_directories_are_opened_in_the_host_s_namespace_if_its_mounts_are_p
     assert oci_spec_spec.host_binds(mounts, facts) == ("/host",)
     inputs = SpecInputs("c", "/c", "c", host=facts, mounts=mounts)
     assert spec(facts=inputs).annotations["io.jaula.host-binds"] == "/host"
+
+
+@pytest.mark.parametrize(("text", "mask"), [("", None), ("0", 0), ("0022", 0o22), ("777", 0o777)])
+def test_the_umask_of_a_request_is_that_of_the_program(text: str, mask: int | None) -> None:
+    body = decode(f'{{"Image": "x", "Cmd": ["a"], "Umask": "{text}"}}'.encode(), ContainerCreate)
+    resolved = resolve(body)
+    oci_spec_spec.check(body, resolved)
+    inputs = SpecInputs("c" * 64, "/jaula/c", "c", HOST, mappings=IDS)
+    built = oci_spec_spec.build(body, resolved, inputs, security.decide(resolved, HOST))
+    assert built.process is not None
+    assert built.process.user.umask == mask
+
+
+@pytest.mark.parametrize("text", ["8", "1000", "00022", "-1", "0o22", " 22", "2 2", "\u0660", "_1"])
+def test_a_umask_that_is_not_octal_is_refused(text: str) -> None:
+    document = json.dumps({"Image": "x", "Cmd": ["a"], "Umask": text})
+    body = decode(document.encode(), ContainerCreate)
+    with pytest.raises(InvalidRequest, match="invalid umask"):
+        oci_spec_spec.check(body, resolve(body))

@@ -20,6 +20,7 @@ export const OPTIONS = [
   {name: 'group-add', kind: 'list', hint: 'audio', group: 'process', place: 'HostConfig.GroupAdd'},
   {name: 'stop-signal', kind: 'string', hint: 'SIGTERM', group: 'process', place: 'Config.StopSignal'},
   {name: 'stop-timeout', kind: 'int', hint: '10', group: 'process', place: 'Config.StopTimeout'},
+  {name: 'umask', kind: 'string', hint: '0022', group: 'process', place: 'Config.Umask'},
   {name: 'network', aliases: ['net'], kind: 'list', hint: 'bridge', group: 'network', place: 'HostConfig.NetworkMode', syntax: 'network'},
   {name: 'publish', short: 'p', kind: 'list', hint: '8080:80', group: 'network', place: 'HostConfig.PortBindings', syntax: 'publish'},
   {name: 'publish-all', short: 'P', kind: 'bool', group: 'network', place: 'HostConfig.PublishAllPorts'},
