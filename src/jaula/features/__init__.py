@@ -39,7 +39,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "kubernetes": ("metrics",),
     "migration": ("checkpoint", "kubernetes"),
     "report": ("audit", "record", "verify"),
-    "verify": ("trust",),
     "why": ("record",),
 }
 """The features without which one does not work; it counts as removed with them."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jaula.spec.profile import Profile
     from jaula.spec.runtime import Spec
 
-POLICY = "/jaula/policy/images"
 MAX_PROFILE = 1 << 20  # bytes
 
 
@@ -50,7 +49,9 @@ def run(options: Options) -> int:
     proof: Report | None = None
     outcomes: tuple[Outcome, ...] = ()
     if inspect["State"]["Running"]:
-        snapshot = _snapshot(client)
+        from jaula.features.verify.engine_facts import snapshot_of
+
+        snapshot = snapshot_of(client)
         spec = _spec(client, inspect["Id"])
         proof = _proof(client, inspect, spec, snapshot, missing, probe=options.on("probe"))
         outcomes = _audit(client, inspect, snapshot, missing)
@@ -141,17 +142,6 @@ def _spec(client: Client, id: str) -> Spec:
         return runtime.decode(client.request("GET", f"/jaula/containers/{id}/spec"))
     except EngineError as error:
         raise CliError(f"the engine does not return the container's spec: {error.reason}") from None
-
-
-def _snapshot(client: Client) -> HostSnapshot:
-    from jaula.features.trust.checks.policy_files import ImagePolicyReader
-    from jaula.features.verify.model.host_snapshot import HostSnapshot
-
-    snapshot = HostSnapshot()
-    snapshot.networks = client.get("/networks")
-    snapshot.cdi_directories = client.get("/info")["CDISpecDirs"]
-    snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
-    return snapshot
 
 
 def _proof(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.errors import InvalidRequest
+from jaula.features.trust.checks.policy_files import reader_of
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, verdict_of
@@ -25,9 +26,9 @@ INFO = CheckInfo(
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield one row; none if the engine reports no policy."""
-    policy = container.snapshot.image_rules
-    if policy is None:
+    if container.snapshot.image_policy is None:
         return
+    policy = container.snapshot.service(reader_of)
     image_name = str((container.inspect.get("Config") or {}).get("Image") or "")
     path = policy.path or "no policy is configured"
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaula.errors import InvalidRequest
 from jaula.features.trust.policy import RulesFile, TrustRule, TrustRules, Verdict, verify_stored
@@ -18,6 +18,9 @@ from jaula.features.trust.signature import UnsignedImage
 from jaula.features.trust.signature_store import SignatureStore
 from jaula.features.verify.model.image_layout import ImageLayout
 from jaula.images.reference import could_be_id, parse
+
+if TYPE_CHECKING:
+    from jaula.features.verify.model.host_snapshot import HostSnapshot
 
 
 class ImagePolicyReader:
@@ -62,3 +65,9 @@ class ImagePolicyReader:
     def _manifests(self, id: str) -> list[str]:
         """Return the digests of the manifests of a configuration."""
         return [m.digest for m in self._layout.manifests if m.intact and m.config == id]
+
+
+def reader_of(snapshot: HostSnapshot) -> ImagePolicyReader:
+    """Return the reader of the policy of the engine that a snapshot is of."""
+    assert snapshot.image_policy is not None
+    return ImagePolicyReader(snapshot.image_policy)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from jaula.spec.profile import Profile
     from jaula.spec.runtime import Spec
 
-POLICY = "/jaula/policy/images"
 FORMATS = ("table", "json", "sarif", "html")
 
 
@@ -89,15 +88,11 @@ def _enter_namespaces(client: Client) -> None:
 
 
 def _snapshot(client: Client, options: Options) -> HostSnapshot:
-    from jaula.features.trust.checks.policy_files import ImagePolicyReader
-    from jaula.features.verify.model.host_snapshot import HostSnapshot
+    from jaula.features.verify.engine_facts import snapshot_of
 
-    snapshot = HostSnapshot()
+    snapshot = snapshot_of(client)
     snapshot.trace_processes = not options.on("no-trace")
     snapshot.contents = options.on("contents")
-    snapshot.networks = client.get("/networks")
-    snapshot.cdi_directories = client.get("/info")["CDISpecDirs"]
-    snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
     return snapshot
 
 
@@ -286,13 +281,9 @@ def rows_of_containers(client: Client) -> dict[str, list[Result]]:
 
     A container that exits meanwhile is left out.
     """
-    from jaula.features.trust.checks.policy_files import ImagePolicyReader
-    from jaula.features.verify.model.host_snapshot import HostSnapshot
+    from jaula.features.verify.engine_facts import snapshot_of
 
-    snapshot, documents = HostSnapshot(), Documents(client)
-    snapshot.networks = client.get("/networks")
-    snapshot.cdi_directories = client.get("/info")["CDISpecDirs"]
-    snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
+    snapshot, documents = snapshot_of(client), Documents(client)
     result = {}
     for entry in documents.listed:
         try:
@@ -399,14 +390,16 @@ def _host(client: Client) -> Report:
     return Report(report.name, "host", _now(), tuple(host.verify(report)))
 
 
-def _engine_info(client: Client) -> tuple[str, dict[str, Any] | None]:
+def _engine_info(client: Client) -> tuple[str, Mapping[str, Any] | None]:
     """Return the engine's data directory and its image policy.
 
     Returns empty values if no engine is running, and does not start one.
     """
+    from jaula.features.verify.engine_facts import image_policy
+
     explicit_client = Client(client.address.text)
     try:
-        return str(explicit_client.get("/info")["DockerRootDir"]), explicit_client.get(POLICY)
+        return str(explicit_client.get("/info")["DockerRootDir"]), image_policy(explicit_client)
     except CliError:
         return "", None
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaula.features.trust.checks.policy_files import ImagePolicyReader
+from jaula import feature
 from jaula.features.verify.model import seals
 from jaula.features.verify.model.host_process import KINDS, HostProcess, read_process
 from jaula.features.verify.model.image_layout import ImageLayout
@@ -38,6 +38,9 @@ Rules = dict[tuple[str, str], list[Any]]
 """Chains and rules of a table by (family, table), as nft prints them, without handles."""
 
 
+Service = TypeVar("Service")
+
+
 class HostSnapshot:
     """The host at the first access of each property; methods that read it raise ``OSError``."""
 
@@ -51,7 +54,8 @@ class HostSnapshot:
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # the engine's network documents
         self.cdi_directories: Sequence[str] = ()  # of the engine
-        self.image_rules: ImagePolicyReader | None = None
+        self.image_policy: Mapping[str, Any] | None = None  # the engine's document of it
+        self._of_features = feature.ServiceCache()
         self.trace_processes = True  # whether an init process may be stopped briefly
         self.contents = False  # whether the files of layers are compared with their blobs
 
@@ -59,10 +63,18 @@ class HostSnapshot:
         """Return a snapshot that reads the host again; what was compiled for it is kept."""
         renewed = HostSnapshot(self.proc_root)
         renewed._programs, renewed._expected = self._programs, self._expected
-        renewed.networks, renewed.image_rules = self.networks, self.image_rules
+        renewed.networks, renewed.image_policy = self.networks, self.image_policy
+        renewed._of_features = self._of_features
         renewed.cdi_directories = self.cdi_directories
         renewed.trace_processes, renewed.contents = self.trace_processes, self.contents
         return renewed
+
+    def service(self, make: Callable[[HostSnapshot], Service]) -> Service:
+        """Return what a feature has read for its checks, by the function that reads it.
+
+        It is kept when the host is read again.
+        """
+        return self._of_features.service(self, make)
 
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:

@@ -30,9 +30,9 @@ from jaula.cgroups.protocol import CgroupDriver
 from jaula.cli.client.client import Client
 from jaula.cli.errors import CliError
 from jaula.errors import JaulaError, Unsupported
-from jaula.features.trust.checks.policy_files import ImagePolicyReader
 from jaula.features.verify import pstree
-from jaula.features.verify.cli.verify import POLICY, Documents, container_rows
+from jaula.features.verify.cli.verify import Documents, container_rows
+from jaula.features.verify.engine_facts import snapshot_of
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.host_snapshot import HostSnapshot
 from jaula.features.verify.model.result import Result, Verdict
@@ -303,10 +303,10 @@ class Observer:
         self._read_at = time.monotonic()
         snapshot = HostSnapshot() if self._snapshot is None else self._snapshot.renewed()
         try:
-            snapshot.networks = self._client.get("/networks")
             if self._snapshot is None:
-                snapshot.cdi_directories = self._client.get("/info")["CDISpecDirs"]
-                snapshot.image_rules = ImagePolicyReader(self._client.get(POLICY))
+                snapshot = snapshot_of(self._client)
+            else:
+                snapshot.networks = self._client.get("/networks")
         except CliError:
             self._read_at = 0.0  # the engine stops
         self._snapshot = snapshot
