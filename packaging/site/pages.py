@@ -1,6 +1,7 @@
 """The order of the pages of the documentation site, and their sources.
 
-``SECTIONS`` is the navigation. ``OTHER_SOURCES`` are pages whose source is outside ``docs``.
+``SECTIONS`` is the navigation. ``OTHER_SOURCES`` are pages whose source is outside ``docs``. The
+pages of decisions are below ``decisions/index``, in the order of its links.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Project",
         (
             "architecture",
+            "decisions/index",
             "how-a-container-starts",
             "performance",
             "testing",
@@ -88,6 +90,13 @@ def named() -> set[str]:
     return {page for _, pages in SECTIONS for page in pages}
 
 
+def decisions() -> list[str]:
+    """Return the pages to which the index of decisions links, in its order."""
+    index = PROJECT / "docs/decisions/index.md"
+    targets = [match["target"] for match in links(index.read_text())]
+    return [f"decisions/{name.removesuffix('.md')}" for name in targets if "/" not in name]
+
+
 def committed() -> dict[str, Path]:
     """Return the files of the pages of ``docs`` by page name, the home page ``index`` included."""
     docs = PROJECT / "docs"
@@ -100,15 +109,18 @@ def committed() -> dict[str, Path]:
 def sources() -> dict[str, Path]:
     """Return the file of each page that is not generated.
 
-    :raises SystemExit: when a page of ``docs`` has no place in ``SECTIONS``, or one of ``SECTIONS``
-        does not exist.
+    :raises SystemExit: when a page of ``docs`` has no place in ``SECTIONS`` or in the index of
+        decisions, or one of ``SECTIONS`` does not exist.
     """
     found = committed()
     found |= {page: PROJECT / file for page, file in OTHER_SOURCES.items()}
+    linked = set(decisions())
     expected = named() | {"index"}
     problems = [
-        f"docs/{page}.md has no place in SECTIONS (packaging/site/pages.py)"
-        for page in sorted(found.keys() - expected)
+        f"docs/{page}.md has no line in docs/decisions/index.md"
+        if page.startswith("decisions/")
+        else f"docs/{page}.md has no place in SECTIONS (packaging/site/pages.py)"
+        for page in sorted(found.keys() - expected - linked)
     ]
     problems += [
         f"{page} is in SECTIONS (packaging/site/pages.py), and docs/{page}.md does not exist"

@@ -1,8 +1,8 @@
 """I30: every wait for another process ends when that process, or a holder of its descriptors, dies.
 
-The waits are the table of docs/architecture.md. ``TESTS`` has for each row what kills or stops the
-other side. Rows that have an own suite, at each step of a start for example, name its tests. A row
-without a test fails, and so does a test that does not exist any more.
+The waits are the table of docs/decisions/every-wait-ends.md. ``TESTS`` has for each row what kills
+or stops the other side. Rows that have an own suite, at each step of a start for example, name its
+tests. A row without a test fails, and so does a test that does not exist any more.
 """
 
 from __future__ import annotations
@@ -250,8 +250,8 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
 
 def rows() -> list[tuple[str, str]]:
     """Return the processes and their waits in the table of the document."""
-    text = (PROJECT / "docs/architecture.md").read_text()
-    section = text.partition("\n## Waits between processes\n")[2].partition("\n## ")[0]
+    text = (PROJECT / "docs/decisions/every-wait-ends.md").read_text()
+    section = text.partition("\n## Waits\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (.+?) \| (.+?) \| .+ \|$", section, re.MULTILINE)
     return [row for row in cells if row[0] not in ("process", "---")]
 

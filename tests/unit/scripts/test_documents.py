@@ -15,9 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from jaula import features
+from jaula.engine.hooks import Hooks
+
 ROOT = Path(__file__).parents[3]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-DEVELOPERS = (ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md")
+DECISIONS = sorted(ROOT.glob("docs/decisions/*.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *DECISIONS])
+DEVELOPERS = (ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md", *DECISIONS)
 ARCHITECTURE = ROOT / "docs/architecture.md"
 SOURCE, TESTS = ROOT / "src/jaula", ROOT / "tests"
 PROGRAMS = sorted(
@@ -58,11 +62,25 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert anchor in anchors(path), target
 
 
+def targets(page: Path) -> set[str]:
+    """Return the files to which a page links, as it names them."""
+    return {target.partition("#")[0] for target in LINK.findall(page.read_text())}
+
+
 def test_the_readme_links_to_every_page() -> None:
-    targets = {
-        target.partition("#")[0] for target in LINK.findall((ROOT / "README.md").read_text())
-    }
-    assert {str(page.relative_to(ROOT)) for page in PAGES} - targets == {"README.md"}
+    pages = {str(page.relative_to(ROOT)) for page in PAGES if page.parent.name != "decisions"}
+    assert pages - targets(ROOT / "README.md") == {"README.md"}
+
+
+def test_the_index_of_decisions_has_every_page() -> None:
+    names = {page.name for page in DECISIONS}
+    assert names - targets(ROOT / "docs/decisions/index.md") == {"index.md"}
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_has_its_headings(page: Path) -> None:
+    headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+    assert page.name == "index.md" or headings[:3] == ["Context", "Decision", "Consequences"]
 
 
 # --- names of the source ----------------------------------------------------------------------
@@ -191,9 +209,9 @@ def packages(directory: Path) -> set[str]:
     return {path.parent.name for path in directory.glob("*/__init__.py")}
 
 
-def first_column(heading: str) -> set[str]:
-    """Return the code spans in the first column of the table with this heading."""
-    table = ARCHITECTURE.read_text().partition(f"| {heading} | subject |\n")[2]
+def first_column(heading: str, second: str = "subject") -> set[str]:
+    """Return the code spans in the first column of the table with these headings."""
+    table = ARCHITECTURE.read_text().partition(f"| {heading} | {second} |\n")[2]
     rows = table.partition("\n\n")[0].splitlines()[1:]
     return {name for row in rows for name in SPAN.findall(row.split("|")[1])}
 
@@ -206,3 +224,12 @@ def test_the_architecture_lists_every_package_of_the_engine() -> None:
     listed = first_column("package of `engine`")
     assert packages(SOURCE / "engine") <= listed
     assert {name for name in listed if not exists(name, SOURCE / "engine")} == set()
+
+
+def test_the_architecture_lists_every_feature_and_no_other() -> None:
+    assert first_column("feature") == set(features.TABLE)
+
+
+def test_the_architecture_lists_every_hook_and_no_other() -> None:
+    points = {name for name in vars(Hooks) if not name.startswith("_")}
+    assert first_column("hook", "called") == points
