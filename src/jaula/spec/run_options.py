@@ -1,20 +1,25 @@
 """The options of ``run`` and ``create``: one row each.
 
-Docker's reference of ``docker run`` defines most of them. The command line, its help and completion
-use the rows as flags. The request, the web's form, ``docs/run-flags.md``, the fields of a request
-in ``docs/authority.md``, ``update``, ``edit``, quadlet's units and the forms of a profile read them
-too. ``scripts/run-options`` writes the parts of documents and the module of the web.
+Docker's reference of ``docker run`` defines most of them. The command line with its help and
+completion, the request, the web's form, ``docs/run-flags.md``, the fields of a request in
+``docs/authority.md``, ``update``, ``edit``, quadlet's units and the forms of a profile have all of
+this from the rows.
 
 A new option whose value goes into a field of the request as it is: one row here, which declares the
 field (``schema``), and :func:`member` where the OCI spec is built, if it changes the container.
 
-The client imports this table, so it is light.
+``scripts/run-options`` writes what the client has of a row, in :mod:`jaula.cli.containers.flags`:
+each start of the client makes all of its flags.
 """
 
 from __future__ import annotations
 
 from jaula.spec import log_drivers
-from jaula.spec.flag import Flag
+from jaula.spec.flag import CONFIG as CONFIG
+from jaula.spec.flag import ENDPOINT as ENDPOINT
+from jaula.spec.flag import HEALTHCHECK as HEALTHCHECK
+from jaula.spec.flag import HOST_CONFIG as HOST_CONFIG
+from jaula.spec.flag import PlacedFlag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,18 +35,13 @@ NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Health",
 )
 EFFECTIVE, CLIENT, REFUSED = "effective", "client", "refused"
-HOST_CONFIG, CONFIG, HEALTHCHECK, ENDPOINT = "HostConfig", "Config", "Healthcheck", "Endpoint"
 
 
-class Option(Flag):
-    """One option: a flag, and its place in the request.
+class Option(PlacedFlag):
+    """One option: a flag, its place in the request, and what documents and other forms have of it.
 
-    ``place`` is the member of the body of a create request, with the document first:
-    ``HostConfig``, ``Config`` (the body itself), ``Healthcheck`` or ``Endpoint`` (the settings of
-    the first network). It is '' if the client itself serves the option. ``syntax`` names the
-    notation of the value, '' if the value of ``kind`` is the member; the command line and the web
-    have a reader for each. ``right`` is what the policy is asked for the member, as
-    ``docs/authority.md`` has it; '' is nothing.
+    ``right`` is what the policy is asked for the member, as ``docs/authority.md`` has it; '' is
+    nothing.
 
     ``state``, ``example`` and ``effect`` are the row of ``docs/run-flags.md``. ``hint`` is the
     example in a form, ``choices`` are its values there, and ``open`` says that there are others.
@@ -57,8 +57,8 @@ class Option(Flag):
     """
 
     __slots__ = (
-        "alias_of", "choices", "compose", "effect", "example", "hint", "open", "place", "quadlet",
-        "relaxes", "right", "schema", "state", "syntax",
+        "alias_of", "choices", "compose", "effect", "example", "hint", "open", "quadlet", "relaxes",
+        "right", "schema", "state",
     )  # fmt: skip
 
     def __init__(
@@ -88,17 +88,19 @@ class Option(Flag):
         compose: str = "",
         schema: int = 0,
     ) -> None:
-        self.name = name
-        self.short = short
-        self.kind = kind
-        self.help = help
-        self.metavar = metavar
-        self.group = group
-        self.default = default
-        self.completes = completes
-        self.implied = implied
-        self.place = place
-        self.syntax = syntax
+        super().__init__(
+            name,
+            short,
+            kind,
+            help,
+            metavar=metavar,
+            group=group,
+            default=default,
+            completes=completes,
+            implied=implied,
+            place=place,
+            syntax=syntax,
+        )
         self.right = right
         self.state = state
         self.example = example
@@ -111,16 +113,6 @@ class Option(Flag):
         self.quadlet = quadlet
         self.compose = compose
         self.schema = schema
-
-    @property
-    def document(self) -> str:
-        """Return the document that the member is in, '' without one."""
-        return self.place.partition(".")[0]
-
-    @property
-    def member(self) -> str:
-        """Return the member, with those of documents in it: ``LogConfig.Type``."""
-        return self.place.partition(".")[2]
 
     @property
     def field(self) -> str:

@@ -7,10 +7,10 @@ import sys
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Options
 from jaula.cli.containers import options as container_options
+from jaula.cli.containers.flags import FLAGS, UPDATE_NAMES
 from jaula.cli.errors import UsageError
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings
-from jaula.spec.run_options import OPTIONS, UPDATE_NAMES
 
 
 def run(options: Options) -> int:
@@ -32,7 +32,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
     run,
-    flags=tuple(option for option in OPTIONS if option.name in UPDATE_NAMES),
+    flags=tuple(flag for flag in FLAGS if flag.name in UPDATE_NAMES),
     min_args=1,
     description="The limits of a running container change at once.",
     examples=(("Limit a container to half a CPU", "jaula update --cpus 0.5 web"),),

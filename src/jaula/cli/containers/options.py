@@ -7,18 +7,11 @@ This module makes no request: it checks the form of a value, and the engine chec
 from __future__ import annotations
 
 from jaula.cli.containers import network_option
+from jaula.cli.containers.flags import FLAGS, UPDATE_NAMES
 from jaula.cli.environ import variable
 from jaula.cli.errors import UsageError
 from jaula.cli.images import content_trust
-from jaula.spec.run_options import (
-    BY_NAME,
-    CONFIG,
-    HEALTHCHECK,
-    HOST_CONFIG,
-    OPTIONS,
-    UPDATE_NAMES,
-    Option,
-)
+from jaula.spec.flag import CONFIG, HEALTHCHECK, HOST_CONFIG, PlacedFlag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,13 +92,13 @@ def _set_members(options: Options, body: dict[str, Any], host: dict[str, Any]) -
             document[member] = value
 
 
-def _chosen(options: Options) -> list[Option]:
+def _chosen(options: Options) -> list[PlacedFlag]:
     """Return the options that are set, in the order of the table."""
     names = options.names
-    return [option for option in OPTIONS if option.name in names]
+    return [flag for flag in FLAGS if flag.name in names]
 
 
-def _plain(options: Options, option: Option) -> Any:
+def _plain(options: Options, option: PlacedFlag) -> Any:
     """Return the value of an option as it is."""
     if option.kind == "bool":
         return options.on(option.name)
@@ -215,9 +208,9 @@ def update(options: Options) -> dict[str, Any]:
     :raises UsageError: when a value is invalid.
     """
     return {
-        BY_NAME[name].member: _READERS[BY_NAME[name].syntax](options, BY_NAME[name])
-        for name in UPDATE_NAMES
-        if options.is_set(name)
+        option.member: _READERS[option.syntax](options, option)
+        for option in _chosen(options)
+        if option.name in UPDATE_NAMES
     }
 
 
@@ -394,7 +387,7 @@ def _device(word: str) -> dict[str, str]:
     }
 
 
-def _device_limit(word: str, option: Option) -> dict[str, Any]:
+def _device_limit(word: str, option: PlacedFlag) -> dict[str, Any]:
     from jaula.spec import units
 
     path, colon, value = word.rpartition(":")
@@ -410,29 +403,29 @@ def _device_limit(word: str, option: Option) -> dict[str, Any]:
     return {"Path": path, "Weight" if option.syntax == "device-weight" else "Rate": number}
 
 
-def _device_limits(options: Options, option: Option) -> list[dict[str, Any]]:
+def _device_limits(options: Options, option: PlacedFlag) -> list[dict[str, Any]]:
     return [_device_limit(word, option) for word in options.texts(option.name)]
 
 
-def _mounts(options: Options, option: Option) -> list[dict[str, Any]]:
+def _mounts(options: Options, option: PlacedFlag) -> list[dict[str, Any]]:
     from jaula.cli.containers import mount_option
 
     return [mount_option.document(word) for word in options.texts(option.name)]
 
 
-def _secrets(options: Options, option: Option) -> list[dict[str, Any]]:
+def _secrets(options: Options, option: PlacedFlag) -> list[dict[str, Any]]:
     from jaula.cli.containers import secret_option
 
     return [secret_option.document(word, option.name) for word in options.texts(option.name)]
 
 
-def _items(options: Options, option: Option) -> list[str]:
+def _items(options: Options, option: PlacedFlag) -> list[str]:
     """Return the items of lists with commas; ``none`` alone is the empty list."""
     words = options.texts(option.name)
     return [item for word in words if word != "none" for item in word.split(",")]
 
 
-_READERS: dict[str, Callable[[Options, Option], Any]] = {
+_READERS: dict[str, Callable[[Options, PlacedFlag], Any]] = {
     "": _plain,
     "device": lambda o, of: [_device(w) for w in o.texts(of.name) if not _is_cdi_name(w)],
     "device-bytes": _device_limits,
