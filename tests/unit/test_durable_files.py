@@ -17,7 +17,7 @@ OTHERS = {
     "runtime/shim/shim.py": "the run directory",
     "state/claims.py": "the run directory",
     # Written again when it cannot be read.
-    "engine/containers/start.py": "each start writes the spec; inspect and system check know it",
+    "engine/containers/bundle.py": "each start writes the spec; inspect and system check know it",
     "oci/build_pyc_archive.py": "a cache of bytecode",
     "security/seccomp/seccomp.py": "a cache of filters, with their digest",
     # Output of a command, which has no state.

@@ -272,7 +272,7 @@ def test_a_rollback_whose_files_do_not_fit_changes_no_volume(
     held = CheckpointFiles(volumes=(CheckpointVolume("data", "volume-0.tar", ("/data",)),))
     archive_of(tree, tmp_path / "volume-0.tar")
     store = SimpleNamespace(files=lambda manifest: tmp_path)
-    services = services_of(volumes, checkpoints=store)
+    services = services_of(volumes, service=lambda make: store)
     with refused(disk, "cannot unpack entry 'file'"):
         engine_files.stage(services, record_of("data"), manifest(held=held))
     assert os.listdir(volume.path) == ["present"]
