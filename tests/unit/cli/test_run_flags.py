@@ -1,4 +1,4 @@
-"""``docs/run-flags.md`` describes every flag of ``run`` correctly."""
+"""``docs/run-flags.md`` describes each flag of ``run`` correctly; a script writes its rows."""
 
 from __future__ import annotations
 
@@ -33,10 +33,6 @@ def rows() -> dict[str, tuple[str, str]]:
 
 def document(*words: str) -> dict[str, Any]:
     return options.document(parse(command_table.load("run"), [*words, "image"]))
-
-
-def test_the_page_has_every_flag_of_the_command_and_no_other() -> None:
-    assert set(rows()) == {flag.name for flag in command_table.load("run").flags} | {"help"}
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")

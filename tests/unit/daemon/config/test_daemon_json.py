@@ -329,11 +329,3 @@ def test_pinned_images_are_names_or_their_beginning(name: str, valid: bool) -> N
         return
     with pytest.raises(InvalidRequest, match="cri-pinned-images"):
         read()
-
-
-def test_the_settings_page_documents_exactly_the_supported_keys() -> None:
-    page = (Path(__file__).resolve().parents[4] / "docs" / "settings.md").read_text()
-    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
-    assert sorted(key for row in rows for key in re.findall(r"`([^`]+)`", row)) == sorted(
-        daemon_json._settings()
-    )

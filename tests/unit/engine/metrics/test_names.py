@@ -1,4 +1,4 @@
-"""Every name of a metric: described once, documented, and known to dashboard and alert rules."""
+"""Every name of a metric: described once, and known to dashboard and alert rules."""
 
 from __future__ import annotations
 
@@ -27,17 +27,6 @@ _COMMON = {
 }
 
 
-def documented() -> dict[str, tuple[str, tuple[str, ...], str]]:
-    rows = {}
-    for line in (PROJECT / "docs" / "metrics.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4 and cells[1] in ("counter", "gauge", "histogram"):
-            labels = tuple(word.strip("`") for word in cells[2].split(", ") if word)
-            assert cells[0].strip("`") not in rows
-            rows[cells[0].strip("`")] = cells[1], labels, cells[3]
-    return rows
-
-
 def expressions() -> list[str]:
     """Return every expression of PromQL in the packaged files."""
     dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
@@ -50,10 +39,6 @@ def expressions() -> list[str]:
     rules = yaml.safe_load((MONITORING / "prometheus-alerts.yml").read_text())
     found += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
     return found
-
-
-def test_the_page_has_every_metric_with_its_labels() -> None:
-    assert documented() == names()
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
