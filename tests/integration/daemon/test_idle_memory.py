@@ -13,6 +13,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
+from jaula import feature
 
 PROGRAM = """
 import signal, sys
@@ -34,8 +35,7 @@ LARGE = {
     *("cryptography", "google", "h2", "re2", "wsproto", "yaml"),
 }
 UNUSED = {  # each needs a request of its own
-    *("buildkit", "cri", "grpc", "honeypot", "oci.main", "record", "web", "why"),
-    *("images.archive", "images.build", "images.lazy", "runtime.zygote", "runtime.shim"),
+    *("grpc", "oci.main", "images.archive", "runtime.zygote", "runtime.shim"),
     *("runtime.create.create", "runtime.init.exec"),
 }
 
@@ -92,6 +92,14 @@ def test_an_idle_engine_has_loaded_no_module_of_an_unused_feature(used: ListedEn
     assert modules & LARGE == set()
     parents = {f"jaula.{name}" for name in UNUSED}
     assert not {name for name in modules if any(f"{name}.".startswith(f"{p}.") for p in parents)}
+    idle = {
+        f"{feature.PACKAGE}.{each.name}.{module}"
+        for each in feature.features()
+        for module in ("feature", *each.idle)
+    }
+    packages = {name.rpartition(".")[0] for name in idle} | {feature.PACKAGE}
+    of_features = {name for name in modules if name.startswith(f"{feature.PACKAGE}.")}
+    assert of_features <= idle | packages
 
 
 def test_an_idle_engine_unloads_the_firewall_library_and_loads_it_again(used: ListedEngine) -> None:

@@ -35,7 +35,7 @@ FEATURE = Feature(
         "config": "Manage configs (read-only files for containers)",
         "secret": "Manage secrets (files on a tmpfs, readable by the container only)",
     },
-    idle=("store",),
+    idle=("store", "encryption"),
     hooks=(
         Hook("request_authorized", "authz:authorize", _asks),
         Hook("request_completed", "mount:resolve_references", _asks),

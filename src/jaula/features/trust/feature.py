@@ -9,7 +9,7 @@ FEATURE = Feature(
     image_policy="policy:open_policy",
     checks=("checks.image_policy",),
     host_checks=("checks.host_image_policy",),
-    idle=("policy", "signature_store"),
+    idle=("policy", "signature_store", "signature", "simple_signing", "keys"),
     commands={
         "image sbom": "cli.image_sbom",
         "image sign": "cli.trust_sign",
