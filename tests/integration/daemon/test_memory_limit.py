@@ -85,7 +85,13 @@ def _step(engine: PrivateEngine, step: str, name: str) -> None:
         assert engine.cli("jaula", "logs", name).stdout == "line\n"
 
 
-@pytest.mark.parametrize("steps", list(itertools.permutations(STEPS)))
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(steps, marks=[] if steps == STEPS else pytest.mark.slow)
+        for steps in itertools.permutations(STEPS)
+    ],
+)
 def test_memory_pressure_ends_neither_the_engine_nor_a_container(
     cgroup: Path, worker_index: int, steps: tuple[str, ...]
 ) -> None:

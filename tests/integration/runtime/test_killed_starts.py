@@ -129,7 +129,9 @@ def assert_nothing_is_left(stopping: Start, before: set[int]) -> None:
     assert not programs()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("victim", birth.VICTIMS)
 @pytest.mark.parametrize(("message", "after"), birth.POINTS.values(), ids=birth.POINTS)
 def test_a_start_ends_and_leaves_nothing(
@@ -178,7 +180,9 @@ OF_STARTS = {"before the helper proceeds", "before the shim's answer", "after th
 EXEC_POINTS = {name: point for name, point in birth.POINTS.items() if name not in OF_STARTS}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("victim", ["helper", "stage", "init"])
 @pytest.mark.parametrize(("message", "after"), EXEC_POINTS.values(), ids=EXEC_POINTS)
 def test_an_exec_ends_and_its_container_stays(

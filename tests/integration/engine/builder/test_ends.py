@@ -126,7 +126,9 @@ def test_steps_are_not_visible_as_containers(own: PrivateEngine) -> None:
     all_gone(own)
 
 
-@pytest.mark.parametrize("moment", ["run", "copy", "receive"])
+@pytest.mark.parametrize(
+    "moment", ["run", *(pytest.param(each, marks=pytest.mark.slow) for each in ("copy", "receive"))]
+)
 def test_the_next_engine_sweeps_the_files_of_a_killed_one(own: PrivateEngine, moment: str) -> None:
     before = layers(own)
     big = {f"f{n}": b"x" * 4096 for n in range(3000)}
