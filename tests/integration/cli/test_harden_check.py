@@ -48,6 +48,20 @@ def test_a_profile_that_suffices_works(
     assert nothing_left(engine)
 
 
+@pytest.mark.parametrize("mode", ["", ":rw"])
+def test_volumes_of_another_container_are_copied_too(
+    engine: PrivateEngine, container: str, busybox: str, tmp_path: Path, mode: str
+) -> None:
+    file = tmp_path / "enough.toml"
+    file.write_text('name = "enough"\n[files]\nread-only-root = false\n')
+    flags = ("--volumes-from", f"{container}{mode}")
+    with running(engine, busybox, "sleep", "600", flags=flags) as name:
+        done = check(engine, file, name, "--command", "grep own /data/file && rm /data/file")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert engine.cli("jaula", "exec", container, "cat", "/data/file").stdout == "own\n"
+    assert nothing_left(engine)
+
+
 def test_what_a_profile_lacks_is_named(
     engine: PrivateEngine, container: str, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from jaula.features.harden.apply import POLL, unframed
 from jaula.features.harden.apply_recovery import Api
 from jaula.features.record.document import Entry
 from jaula.features.record.reader import Record
-from jaula.features.verify.escape.twin import readonly
+from jaula.spec.container_copy import copied_host_config
 from jaula.spec.profile import Architecture, Profile
 
 _REFUSED = ("EPERM", "EACCES", "EROFS", "SIGSYS")
@@ -204,28 +204,7 @@ def _volumes(api: Api, inspect: Mapping[str, Any], tools: Tools) -> Iterator[dic
 
 def twin(body: Mapping[str, Any], volumes: Mapping[str, str]) -> dict[str, Any]:
     """Return the request of a twin: without what belongs to the container itself. Pure."""
-    host = dict(body["HostConfig"])
-    binds = [
-        f"{volumes[path]}{bind[bind.index(':') :]}" if path in volumes else readonly(bind)
-        for bind in host.get("Binds") or ()
-        if (path := bind.split(":")[1])
-    ]
-    mounts = [
-        {**mount, "Source": volumes[mount["Target"]]}
-        if mount.get("Target") in volumes
-        else {**mount, "ReadOnly": mount.get("Type") != "tmpfs"}
-        for mount in host.get("Mounts") or ()
-    ]
-    host |= {
-        "Binds": binds,
-        "Mounts": mounts,
-        "PortBindings": {},
-        "PublishAllPorts": False,
-        "RestartPolicy": {"Name": "no"},
-        "AutoRemove": False,
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": "json-file", "Config": {}},
-    }
+    host = copied_host_config(body["HostConfig"], volumes)
     networks: dict[str, Any] = {name: {} for name in body["NetworkingConfig"]["EndpointsConfig"]}
     changed: dict[str, Any] = {"Labels": {}, "Tty": False, "OpenStdin": False, "MacAddress": ""}
     return {

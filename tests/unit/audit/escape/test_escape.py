@@ -39,6 +39,7 @@ from jaula.features.verify.escape.program import (
 )
 from jaula.features.verify.escape.select import tmpfs_size
 from jaula.features.verify.model.result import Verdict
+from jaula.spec.container_copy import readonly
 from jaula.spec.runtime import Mount
 
 NO_FLAGS = {"oom": None, "cgroup": None, "raising": None}
@@ -348,7 +349,7 @@ def test_the_size_of_a_tmpfs_is_parsed(kind: str, options: tuple[str, ...], size
     ],
 )
 def test_a_twins_binds_are_read_only(bind: str, expected: str) -> None:
-    assert twin.readonly(bind) == expected
+    assert readonly(bind) == expected
 
 
 def test_a_twin_has_no_side_effects_on_others() -> None:

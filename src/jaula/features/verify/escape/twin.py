@@ -40,6 +40,7 @@ from jaula.features.verify.model.result import Result, Verdict
 from jaula.kernel import landlock, ptrace
 from jaula.kernel.libc import MACHINE
 from jaula.security.lsm import detect
+from jaula.spec.container_copy import copied_host_config
 from jaula.spec.profile import Profile
 from jaula.spec.runtime import Spec
 
@@ -293,18 +294,8 @@ def body(
         config["Volumes"] = volumes  # new ones, empty, removed with the twin
     host["SecurityOpt"] = [*(host.get("SecurityOpt") or ()), *_execution(host, calls)]
     label = ",z" if detect.selinux() else ""
-    host |= {
-        "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
-        "Mounts": [{**mount, "ReadOnly": mount.get("Type") != "tmpfs"}
-                   for mount in host.get("Mounts") or ()],
-        "VolumesFrom": [f"{source.removesuffix(':rw').removesuffix(':ro')}:ro"
-                        for source in host.get("VolumesFrom") or ()],
-        "PortBindings": {},
-        "PublishAllPorts": False,
-        "RestartPolicy": {"Name": "no"},
-        "AutoRemove": False,
-        "LogConfig": {"Type": "json-file", "Config": {}},
-    }  # fmt: skip
+    host = copied_host_config(host)
+    host["Binds"] = [*host["Binds"], f"{path}:{INSIDE}:ro{label}", *binds]
     if host.get("Profile") == "honeypot":  # its values are all explicit; no sink for the twin
         host["Profile"] = "default"
     options = tuple(host.get("SecurityOpt") or ())
@@ -326,13 +317,3 @@ def _shares_hostname(host: Mapping[str, Any]) -> bool:
     """Return whether the container has the host name of the host or of another container."""
     modes = [str(host.get(key) or "") for key in ("UTSMode", "NetworkMode")]
     return modes[0] == "host" or any(mode.startswith("container:") for mode in modes)
-
-
-def readonly(bind: str) -> str:
-    """Return a bind with ``ro``, and without options that change the source."""
-    source, _, rest = bind.partition(":")
-    target, _, options = rest.partition(":")
-    options_kept = [
-        word for word in options.split(",") if word not in ("", "rw", "ro", "z", "Z", "U")
-    ]
-    return f"{source}:{target}:{','.join(['ro', *options_kept])}"
