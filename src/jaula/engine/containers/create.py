@@ -23,7 +23,7 @@ from jaula.engine.containers import (
     storage_opt,
 )
 from jaula.engine.model.container import Container
-from jaula.engine.model.container_store import random_name
+from jaula.engine.model.names_generator import random_name
 from jaula.engine.threads import in_request_thread, in_thread
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import JaulaError, NotFound, Unavailable, resource_error

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.oci_spec import spec
-from jaula.errors import InvalidRequest, NotFound
+from jaula.engine.oci_spec.init_program import init_program
+from jaula.errors import NotFound
 from jaula.network import etc_files
 from jaula.network.dns import resolver_sockets
 from jaula.state.records import ContainerRecord
@@ -26,12 +27,6 @@ _NAMES = ("hosts", "hostname", "resolv.conf")
 _HOSTS_LIMIT = 1 << 20  # bytes; the container can write the file
 _FILE_LIMIT = 1 << 20  # bytes of a file of the host
 _INIT = "init-program"
-_INITS = (
-    "/usr/bin/docker-init",
-    "/usr/bin/tini-static",
-    "/usr/libexec/podman/catatonit",
-    "/usr/bin/catatonit",
-)
 
 
 def write(
@@ -181,20 +176,6 @@ def _copy(program: str, services: Services, record: ContainerRecord) -> str:
     shutil.copyfile(program, path)
     path.chmod(0o755)
     return str(path)
-
-
-def init_program() -> str:
-    """Return the path of a small static init program of the host, for ``--init``.
-
-    :raises InvalidRequest: when none is installed.
-    """
-    for path in _INITS:
-        if os.access(path, os.X_OK):
-            return path
-    raise InvalidRequest(
-        "--init needs a static init program, and none is installed",
-        hint="install the package tini or catatonit",
-    )
 
 
 def read_text(path: str) -> str:

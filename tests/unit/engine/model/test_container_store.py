@@ -9,7 +9,8 @@ import pytest
 
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
-from jaula.engine.model.container_store import ContainerStore, check_name, new_id, random_name
+from jaula.engine.model.container_store import ContainerStore, check_name, new_id
+from jaula.engine.model.names_generator import random_name
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest
