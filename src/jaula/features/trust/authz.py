@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaula.features.trust.service import trust
+from jaula.features.trust.trust import trust
 
 if TYPE_CHECKING:
     from msgspec import Raw

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
-    from jaula.features.verify.diagnostics.service import Diagnostics
+    from jaula.features.verify.diagnostics.diagnostics import Diagnostics
 
 
 def diagnostics(engine: Engine) -> Diagnostics:
     """Return the diagnostics of an engine."""
-    from jaula.features.verify.diagnostics.service import Diagnostics
+    from jaula.features.verify.diagnostics.diagnostics import Diagnostics
 
     return Diagnostics(engine.services)
 
