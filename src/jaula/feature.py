@@ -43,7 +43,8 @@ class Hook:
 class Feature:
     """One feature. All modules are names below the feature's package.
 
-    ``commands`` has the module of each command, by the words that select it. ``aliases`` has other
+    ``commands`` has the place of each command, by the words that select it: ``MODULE``, whose
+    value is ``COMMAND``, or ``MODULE:VALUE``. ``aliases`` has other
     words for these commands, and ``groups`` a summary for each first word with several commands.
     ``run_flags`` has the module that serves a flag of ``jaula run``. ``routes`` has modules with
     ``ROUTES``, by the nouns of their paths. ``checks`` has modules with ``INFO`` and ``check``,

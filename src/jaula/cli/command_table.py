@@ -1,7 +1,10 @@
-"""The table of commands: the words of each command and the module that implements it.
+"""The table of commands: the words of each command and the place of its value.
+
+A place is ``MODULE``, whose value is ``COMMAND``, or ``MODULE:VALUE`` in a module with the commands
+of one noun.
 
 A module is imported when its command is used. Most commands have two names, as Docker's do: ``jaula
-ps`` and ``jaula container ls`` select the same module.
+ps`` and ``jaula container ls`` select the same place.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from jaula.cli.command import Command, Flag
 
 MODULES = "jaula.cli.commands."
 
-# command words: module in jaula.cli.commands
+# command words: MODULE in jaula.cli.commands, whose value is COMMAND, or MODULE:VALUE
 CORE_COMMANDS = {
     "run": "run",
     "create": "create",
@@ -109,13 +112,13 @@ CORE_COMMANDS = {
     "manifest inspect": "manifest_inspect",
     "manifest push": "manifest_push",
     "manifest rm": "manifest_rm",
-    "network connect": "network_connect",
-    "network create": "network_create",
-    "network disconnect": "network_disconnect",
-    "network inspect": "network_inspect",
-    "network ls": "network_ls",
-    "network prune": "network_prune",
-    "network rm": "network_rm",
+    "network connect": "network:CONNECT",
+    "network create": "network:CREATE",
+    "network disconnect": "network:DISCONNECT",
+    "network inspect": "network:INSPECT",
+    "network ls": "network:LS",
+    "network prune": "network:PRUNE",
+    "network rm": "network:RM",
     "system audit-log": "audit_log",
     "system check": "system_check",
     "system df": "system_df",
@@ -123,11 +126,11 @@ CORE_COMMANDS = {
     "system dial-stdio": "dial_stdio",
     "system info": "info",
     "system prune": "system_prune",
-    "volume create": "volume_create",
-    "volume inspect": "volume_inspect",
-    "volume ls": "volume_ls",
-    "volume prune": "volume_prune",
-    "volume rm": "volume_rm",
+    "volume create": "volume:CREATE",
+    "volume inspect": "volume:INSPECT",
+    "volume ls": "volume:LS",
+    "volume prune": "volume:PRUNE",
+    "volume rm": "volume:RM",
 }
 
 # Docker's aliases: other words for the same command, absent from the lists of commands.
@@ -195,7 +198,7 @@ class _Tables:
 
 
 def commands() -> dict[str, str]:
-    """Return the module of each command, by the words that select it."""
+    """Return the place of each command, by the words that select it."""
     return _tables().commands
 
 
@@ -221,8 +224,8 @@ def _tables() -> type[_Tables]:
     return _Tables
 
 
-def module_of(words: str) -> str:
-    """Return the name of the module of a command. It reads no feature for a command of the core.
+def place_of(words: str) -> str:
+    """Return the place of a command. It reads no feature for a command of the core.
 
     :raises KeyError: when there is no such command.
     """
@@ -232,12 +235,21 @@ def module_of(words: str) -> str:
     return commands()[aliases().get(words, words)]
 
 
+def module_of(words: str) -> str:
+    """Return the name of the module of a command.
+
+    :raises KeyError: when there is no such command.
+    """
+    return place_of(words).partition(":")[0]
+
+
 def load(words: str) -> Command:
     """Return the command that ``words`` select.
 
     :raises KeyError: when there is no such command.
     """
-    module = __import__(module_of(words), fromlist=("COMMAND",))
-    command: Command = module.COMMAND
+    module, _, name = place_of(words).partition(":")
+    name = name or "COMMAND"
+    command: Command = getattr(__import__(module, fromlist=(name,)), name)
     command.path = words
     return command

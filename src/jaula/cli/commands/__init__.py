@@ -1,1 +1,1 @@
-"""The commands, one per file; :mod:`jaula.cli.command_table` lists them."""
+"""The commands, by noun or one per file; :mod:`jaula.cli.command_table` lists them."""
