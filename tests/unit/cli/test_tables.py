@@ -12,7 +12,7 @@ import pytest
 from jaula.cli import command_table, completion
 from jaula.cli import help as cli_help
 from jaula.cli.command import Options, parse
-from jaula.cli.commands import events, images, system_df
+from jaula.cli.commands import events, images, system
 from jaula.cli.containers import columns as container_columns
 from jaula.cli.errors import CliError
 from jaula.cli.images import pull
@@ -110,7 +110,7 @@ def test_disk_usage_is_summed() -> None:
         "Containers": [{"State": "running", "SizeRw": 5}, {"State": "exited", "SizeRw": 7}],
         "Volumes": None,
     }
-    rows = {row["Type"]: row for row in system_df.summary(result)}
+    rows = {row["Type"]: row for row in system.summary(result)}
     assert (rows["Images"]["Total"], rows["Images"]["Active"]) == (2, 1)
     assert rows["Images"]["Reclaimable"] == 200
     assert (rows["Containers"]["Size"], rows["Containers"]["Reclaimable"]) == (12, 7)

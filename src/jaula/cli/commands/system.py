@@ -1,14 +1,17 @@
-"""``jaula system df``."""
+"""The commands of the engine: ``jaula system check``, ``df`` and ``prune``."""
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
+from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import columns as container_columns
+from jaula.cli.errors import EngineError
+from jaula.cli.images import prune as cli_prune
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
 from jaula.cli.output.list import short_id
+from jaula.cli.output.progress import Progress
 from jaula.spec import units
 
 TYPE_CHECKING = False
@@ -16,7 +19,74 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def run(options: Options) -> int:
+def check(options: Options) -> int:
+    """Print the findings; 1 if one is not repaired."""
+    client = Client(Settings.host)
+    query = (("contents", "1"),) if options.on("contents") else ()
+    repair = options.on("repair")
+    with Progress("repair" if repair else "check"):
+        if repair:
+            findings = client.document("POST", "/jaula/system/repair", query)["Findings"]
+        else:
+            findings = client.get("/jaula/system/check", query)["Findings"]
+    output_format = options.text("format")
+    if not findings and not output_format:
+        print("No problems found.")
+        return 0
+    columns: dict[str, output_list.Column] = {
+        "Area": ("AREA", lambda row: row["Area"]),
+        "Subject": ("SUBJECT", lambda row: row["Subject"]),
+        "Problem": ("PROBLEM", lambda row: row["Problem"]),
+        "Advice": ("ADVICE", lambda row: row["Advice"]),
+        "Repairable": ("REPAIRABLE", lambda row: row["Repairable"]),
+        "Repaired": ("REPAIRED", lambda row: row["Repaired"]),
+        "Failure": ("FAILURE", lambda row: row["Failure"]),
+        "Outcome": ("REPAIRED" if repair else "REPAIR", _outcome if repair else _planned_repair),
+    }
+    default = "{{.Area}}\t{{.Subject}}\t{{.Problem}}\t{{.Outcome}}"
+    output_list.show(findings, columns, default, output_format)
+    return 0 if all(row["Repaired"] for row in findings) else 1
+
+
+def _planned_repair(row: dict[str, Any]) -> str:
+    """Return what --repair would do, or what the administrator can do."""
+    return row["Advice"] if row["Repairable"] else f"by hand: {row['Advice']}"
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    if row["Repaired"]:
+        return f"yes: {row['Advice']}"
+    return f"no: {row['Failure'] or row['Advice']}"
+
+
+CHECK = Command(
+    "[OPTIONS]",
+    "Check the engine's state for dangling, missing or damaged objects",
+    check,
+    flags=(
+        Flag("contents", "", "bool", "Verify the content of images too, as image verify does"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("repair", "", "bool", "Repair what can be repaired without loss of data"),
+    ),
+    max_args=0,
+    description=(
+        "Compares images, layers, containers, volumes, networks and cgroups with the engine's "
+        "database. The exit status is 0 if there is no finding or all are repaired, else 1."
+    ),
+    examples=(
+        ("Check without changes", "jaula system check"),
+        ("Check contents and repair", "jaula system check --contents --repair"),
+    ),
+    see_also=("image verify", "system df", "doctor"),
+)
+
+
+def df(options: Options) -> int:
     """Print the disk usage of each kind of object; with -v of each object."""
     usage = Client(Settings.host).get("/system/df")
     if options.on("verbose"):
@@ -161,10 +231,10 @@ def _name(image: dict[str, Any]) -> tuple[str, str]:
     return name, tag
 
 
-COMMAND = Command(
+DF = Command(
     "[OPTIONS]",
     "Show disk usage of the engine",
-    run,
+    df,
     flags=(
         Flag(
             "format",
@@ -178,4 +248,61 @@ COMMAND = Command(
     description="Layers that several images share are counted once.",
     examples=(("Show each object", "jaula system df -v"),),
     see_also=("system prune", "ps", "images"),
+)
+
+
+def prune(options: Options) -> int:
+    """Prompt once, then prune containers, networks, volumes, images and the build cache."""
+    client = Client(Settings.host)
+    everything, volumes = options.on("all"), options.on("volumes")
+    rows = [
+        "all stopped containers",
+        "all networks not used by at least one container",
+        *(["all anonymous volumes not used by at least one container"] if volumes else []),
+        "all images without at least one container associated to them"
+        if everything
+        else "all dangling images",
+        "all build cache" if everything else "unused build cache",
+    ]
+    warning = "This will remove:\n" + "".join(f"  - {row}\n" for row in rows)
+    cli_prune.confirm(warning, force=options.on("force"))
+    conditions = options.texts("filter")
+    lines, total = cli_prune.prune_objects(client, "containers", filters(conditions))
+    cli_prune.print_deleted("Deleted Containers", lines)
+    lines, _ = cli_prune.prune_objects(client, "networks", filters(conditions))
+    cli_prune.print_deleted("Deleted Networks", lines)
+    if volumes:
+        lines, freed = cli_prune.prune_objects(client, "volumes", filters(conditions))
+        total += freed
+        cli_prune.print_deleted("Deleted Volumes", lines)
+    dangling = "dangling=false" if everything else "dangling=true"
+    lines, freed = cli_prune.prune_images(client, filters([*conditions, dangling]))
+    total += freed
+    cli_prune.print_deleted("Deleted Images", lines)
+    try:
+        lines, freed = cli_prune.prune_build_cache(client, conditions, all_entries=everything)
+    except EngineError as error:
+        if error.code != 404:
+            raise
+        lines, freed = [], 0  # an engine without the feature of builds has no cache
+    total += freed
+    cli_prune.print_deleted("Deleted build cache objects", lines)
+    cli_prune.print_reclaimed(total)
+    return 0
+
+
+PRUNE = Command(
+    "[OPTIONS]",
+    "Remove unused data",
+    prune,
+    flags=(
+        Flag("all", "a", "bool", "Remove all unused images not just dangling ones"),
+        cli_prune.FILTER,
+        cli_prune.FORCE,
+        Flag("volumes", "", "bool", "Prune anonymous volumes"),
+    ),
+    max_args=0,
+    description="Removes exited containers, unused networks and images, and the build cache.",
+    examples=(("Do not prompt", "jaula system prune -f"),),
+    see_also=("system df", "container prune", "image prune", "volume prune", "builder prune"),
 )
