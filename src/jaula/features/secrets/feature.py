@@ -16,14 +16,14 @@ def _asks(host: HostConfig) -> bool:
 FEATURE = Feature(
     "secrets",
     commands={
-        "config create": "cli.config_create",
-        "config inspect": "cli.config_inspect",
-        "config ls": "cli.config_ls",
-        "config rm": "cli.config_rm",
-        "secret create": "cli.secret_create",
-        "secret inspect": "cli.secret_inspect",
-        "secret ls": "cli.secret_ls",
-        "secret rm": "cli.secret_rm",
+        "config create": "cli.secret:CONFIG_CREATE",
+        "config inspect": "cli.secret:CONFIG_INSPECT",
+        "config ls": "cli.secret:CONFIG_LS",
+        "config rm": "cli.secret:CONFIG_RM",
+        "secret create": "cli.secret:SECRET_CREATE",
+        "secret inspect": "cli.secret:SECRET_INSPECT",
+        "secret ls": "cli.secret:SECRET_LS",
+        "secret rm": "cli.secret:SECRET_RM",
     },
     aliases={
         "config list": "config ls",

@@ -196,3 +196,13 @@ def _ago(stamp: str) -> str:
 
 def _labels(labels: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+CONFIG_CREATE = create("config")
+CONFIG_INSPECT = inspect("config")
+CONFIG_LS = ls("config")
+CONFIG_RM = rm("config")
+SECRET_CREATE = create("secret")
+SECRET_INSPECT = inspect("secret")
+SECRET_LS = ls("secret")
+SECRET_RM = rm("secret")

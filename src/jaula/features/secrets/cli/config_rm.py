@@ -1,7 +1,0 @@
-"""``jaula config rm``."""
-
-from __future__ import annotations
-
-from jaula.features.secrets.cli import secret
-
-COMMAND = secret.rm("config")

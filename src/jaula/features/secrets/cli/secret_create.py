@@ -1,7 +1,0 @@
-"""``jaula secret create``."""
-
-from __future__ import annotations
-
-from jaula.features.secrets.cli import secret
-
-COMMAND = secret.create("secret")
