@@ -16,7 +16,7 @@ from jaula.cli import command_table, id_file
 from jaula.cli.commands import rm
 from jaula.cli.containers import create
 from jaula.cli.errors import CliError
-from jaula.features.kubernetes.cli import pod_create, pod_rm
+from jaula.features.kubernetes.cli import pod as pod_commands
 from jaula.features.kubernetes.cli.pods import pods, select
 
 ID, OTHER = "a" * 64, "b" * 64
@@ -43,7 +43,7 @@ class FakeClient:
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeClient.requests, FakeClient.meanwhile = [], lambda: None
     pod = SimpleNamespace(id=ID)
-    for module in (rm, select, pod_create):
+    for module in (rm, select, pod_commands):
         monkeypatch.setattr(module, "Client", FakeClient)
     monkeypatch.setattr(pods, "find", lambda _client, _ref: pod)
     monkeypatch.setattr(pods, "remove", lambda client, pod, **_: client.request("pod rm", pod.id))
@@ -81,8 +81,8 @@ def test_the_file_of_another_command_is_left(
     file = tmp_path / "id"
     file.write_text(f"{ID}\n")
     FakeClient.meanwhile = lambda: meanwhile(file)
-    command = rm if words[0] == "rm" else pod_rm
-    assert command.run(options(*words, str(file))) == 0
+    remove = rm.run if words[0] == "rm" else pod_commands.rm
+    assert remove(options(*words, str(file))) == 0
     assert FakeClient.requests[0][1].endswith(ID)
     assert (file.read_text() if file.exists() else None) == left
 
@@ -95,8 +95,8 @@ def test_a_file_that_appears_after_an_ignored_one_is_left(
 ) -> None:
     file = tmp_path / "id"
     FakeClient.meanwhile = lambda: file.write_text(OTHER)
-    command = rm if words[0] == "rm" else pod_rm
-    assert command.run(options(*words, str(file), "name")) == 0
+    remove = rm.run if words[0] == "rm" else pod_commands.rm
+    assert remove(options(*words, str(file), "name")) == 0
     assert file.read_text() == OTHER
 
 
@@ -131,7 +131,9 @@ def test_a_container_without_its_file_is_removed_by_its_id(tmp_path: Path) -> No
 
 def test_a_pod_without_its_file_is_removed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        pod_create.run(options("pod", "create", "--pod-id-file", str(tmp_path / "none/id"), "p"))
+        pod_commands.create(
+            options("pod", "create", "--pod-id-file", str(tmp_path / "none/id"), "p")
+        )
     assert FakeClient.requests == [("pod rm", ID)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jaula.cli.errors import CliError, UsageError
-from jaula.features.kubernetes.cli.pod_create import shared
+from jaula.features.kubernetes.cli.pod import shared
 from jaula.features.kubernetes.cli.pods import pods
 
 
