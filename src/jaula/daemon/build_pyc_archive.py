@@ -27,6 +27,7 @@ ROOTS = (
     "jaula.engine.group_commit",
     "jaula.engine.hooks",
     "jaula.engine.model.events",
+    "jaula.engine.model.services",
     "jaula.engine.networks.dns_server",
     "jaula.engine.networks.sandbox_pool",
     "jaula.engine.volumes.references",

@@ -13,7 +13,7 @@ from harness.containers import running, unique
 from harness.engine import PrivateEngine
 
 from .test_network_drivers import wire
-from .test_service import create, endpoints, inside, inspect, load
+from .test_networks import create, endpoints, inside, inspect, load
 
 __all__ = ["wire"]
 

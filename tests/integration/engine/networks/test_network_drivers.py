@@ -13,7 +13,7 @@ from harness import containers
 from harness.containers import running, unique
 from harness.engine import PrivateEngine
 
-from .test_service import create, endpoints, inside, inspect, load, network, resolves
+from .test_networks import create, endpoints, inside, inspect, load, network, resolves
 
 __all__ = ["network"]
 
