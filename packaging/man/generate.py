@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jaula import __version__
 from jaula.cli import command_table
-from jaula.cli.command import Command, Flag
+from jaula.cli.command_parser import Command, Flag
 from jaula.oci.args import LIST, SWITCH, VALUE
 from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
 from jaula.oci.main import GLOBAL_FLAGS

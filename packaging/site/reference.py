@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaula.cli import command_table
-from jaula.cli.command import Command, Flag
+from jaula.cli.command_parser import Command, Flag
 
 PROJECT = Path(__file__).resolve().parents[2]
 METHODS = ("get", "head", "post", "put", "delete")

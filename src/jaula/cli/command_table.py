@@ -10,7 +10,7 @@ ps`` and ``jaula container ls`` select the same place.
 from __future__ import annotations
 
 from jaula import feature
-from jaula.cli.command import Command, Flag
+from jaula.cli.command_parser import Command, Flag
 
 MODULES = "jaula.cli.commands."
 

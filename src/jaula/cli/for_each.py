@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from itertools import islice
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
+from jaula.cli.client.api_client import Client, quote
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from jaula.cli.client.client import Query
-    from jaula.cli.client.http import Connection
+    from jaula.cli.client.api_client import Query
+    from jaula.cli.client.http_client import Connection
 
 
 NOT_FOUND = 404

@@ -5,7 +5,7 @@ They are in the language that the environment asks for. Words that a user types 
 
 from __future__ import annotations
 
-from jaula.cli import command as cli_command
+from jaula.cli import command_parser as cli_command
 from jaula.cli import command_table
 from jaula.cli.environ import text as environ_text
 from jaula.translation import catalog, language, topics

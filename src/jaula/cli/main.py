@@ -6,10 +6,10 @@ import sys
 from posix import _exit
 
 from jaula import feature
-from jaula.cli import command as cli_command
+from jaula.cli import command_parser as cli_command
 from jaula.cli import command_table
-from jaula.cli.client.endpoint import ConnectionOptions
-from jaula.cli.errors import CliError, EngineError, ExitStatus, UsageError
+from jaula.cli.cli_errors import CliError, EngineError, ExitStatus, UsageError
+from jaula.cli.client.engine_address import ConnectionOptions
 from jaula.cli.output.visible_stream import VisibleOutput
 from jaula.spec.visible_text import visible
 

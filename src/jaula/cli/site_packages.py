@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 
 NEEDED = "msgspec"
 

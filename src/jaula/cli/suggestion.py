@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jaula.cli.errors import EngineError
+    from jaula.cli.cli_errors import EngineError
 
 NOT_FOUND = 404
 LIMIT = 3  # names in one hint
@@ -97,8 +97,8 @@ def _object_hint(message: str, host: str) -> str:
 
 def _names(kind: str, host: str) -> list[str]:
     """Return the names of the engine's objects; [] if it does not answer, which was reported."""
-    from jaula.cli.client.client import Client
-    from jaula.cli.errors import CliError
+    from jaula.cli.cli_errors import CliError
+    from jaula.cli.client.api_client import Client
 
     names: list[str] = []
     try:

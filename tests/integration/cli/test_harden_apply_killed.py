@@ -15,7 +15,7 @@ from conftest import load_image
 from harness import containers
 from harness.containers import unique
 from harness.engine import PrivateEngine
-from jaula.cli.client.client import Client
+from jaula.cli.client.api_client import Client
 from jaula.features.harden import apply as apply_module
 from jaula.features.harden.cli.harden_apply import EngineApi
 from jaula.spec.profile import load

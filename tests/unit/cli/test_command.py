@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli import command as cli_command
+from jaula.cli import command_parser as cli_command
 from jaula.cli import command_table
-from jaula.cli.command import Command, Flag, parse
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import Command, Flag, parse
 
 
 def command(*, interspersed: bool = True) -> Command:

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from jaula.cli import command_table, main
-from jaula.cli.client import endpoint
-from jaula.cli.client.tls import TlsOptions
-from jaula.cli.command import parse
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client import engine_address
+from jaula.cli.client.client_tls import TlsOptions
+from jaula.cli.command_parser import parse
 from jaula.cli.commands import compose
-from jaula.cli.errors import CliError
 
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A compose plugin of the user, the only one on the host."""
     monkeypatch.setattr(compose, "PLUGINS", ())
-    monkeypatch.setattr(endpoint, "config_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(engine_address, "config_directory", lambda: str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
     path = tmp_path / "cli-plugins" / "docker-compose"
     path.parent.mkdir()

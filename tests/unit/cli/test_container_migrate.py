@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.migration.cli.container_migrate import _Printer
 
 ROW = {"Check": "CRIU", "Passed": True, "Detail": "4.2 to 4.2", "Hint": ""}

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from jaula.cli import command_table
-from jaula.cli.command import parse
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.command_parser import parse
 
 
 def run(words: str, *arguments: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.edit.cli import document as edit_document
 
 DOCUMENT: dict[str, Any] = {

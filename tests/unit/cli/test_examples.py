@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.engine import PROJECT
-from jaula.cli import command as cli_command
+from jaula.cli import command_parser as cli_command
 from jaula.cli import command_table
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 from jaula.translation import topics
 
 PREFIXES = ("sudo", "time", "exec", "xargs", "-n1", "nohup")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaula.cli import for_each
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
 
 NAMES = [f"c{number}" for number in range(120)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.harden.cli import harden
 from jaula.features.record.document import Container, End, Header, Kernel
 from jaula.features.record.writer import RecordWriter

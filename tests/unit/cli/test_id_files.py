@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command as cli_command
+from jaula.cli import command_parser as cli_command
 from jaula.cli import command_table, id_file
+from jaula.cli.cli_errors import CliError
 from jaula.cli.commands import rm
-from jaula.cli.containers import create
-from jaula.cli.errors import CliError
+from jaula.cli.containers import create_container
 from jaula.features.kubernetes.cli import pod as pod_commands
 from jaula.features.kubernetes.cli.pods import pods, select
 
@@ -106,7 +106,7 @@ def test_a_replaced_containers_file_is_that_from_before(tmp_path: Path) -> None:
     FakeClient.meanwhile = lambda: replace(file) if len(FakeClient.requests) == 1 else None
     words = options("create", "--replace", "--name", "n", "--cidfile", str(file), "image")
     with pytest.raises(CliError, match="container ID file found"):
-        create.create(FakeClient(), words, {"Image": "image"})  # type: ignore[arg-type]
+        create_container.create(FakeClient(), words, {"Image": "image"})  # type: ignore[arg-type]
     assert file.read_text() == OTHER
     assert FakeClient.requests == [("DELETE", "/containers/n")]
 
@@ -120,7 +120,7 @@ def test_a_container_without_its_file_is_removed_by_its_id(tmp_path: Path) -> No
 
     FakeClient.meanwhile = meanwhile
     with pytest.raises(CliError, match="container ID file found"):
-        create.create(
+        create_container.create(
             FakeClient(),  # type: ignore[arg-type]
             options("create", "--cidfile", str(file), "image"),
             {"Image": "image"},

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jaula.cli import command_table
-from jaula.cli.command import parse
-from jaula.cli.containers import options
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import parse
+from jaula.cli.containers import create_body
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "run-flags.md"
 ROW = re.compile(r"\| `--([a-z0-9-]+)` \| (?:`(.*?)`)? *\| (effective|client|refused) \| (.+) \|")
@@ -32,7 +32,7 @@ def rows() -> dict[str, tuple[str, str]]:
 
 
 def document(*words: str) -> dict[str, Any]:
-    return options.document(parse(command_table.load("run"), [*words, "image"]))
+    return create_body.document(parse(command_table.load("run"), [*words, "image"]))
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")

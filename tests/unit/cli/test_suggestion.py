@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.cli import command_table, suggestion
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
 from jaula.cli.main import main
 
 
@@ -112,8 +112,8 @@ def test_a_hint_is_no_second_error(
     def fail(*_: object) -> None:
         raise CliError("the engine has ended")
 
-    monkeypatch.setattr("jaula.cli.client.client.Client.get", fail)
-    monkeypatch.setattr("jaula.cli.client.client.Client.__init__", lambda *_: None)
+    monkeypatch.setattr("jaula.cli.client.api_client.Client.get", fail)
+    monkeypatch.setattr("jaula.cli.client.api_client.Client.__init__", lambda *_: None)
     monkeypatch.setattr(suggestion, "isatty", lambda _: True)
     suggestion.print_object_hint(EngineError(404, "No such container: wbe"), "unix:///x")
     assert capsys.readouterr().err == ""

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command_table, completion
+from jaula.cli import command_table, completion_script
 from jaula.cli import help as cli_help
-from jaula.cli.command import Options, parse
+from jaula.cli.cli_errors import CliError
+from jaula.cli.command_parser import Options, parse
 from jaula.cli.commands import events, images, system
 from jaula.cli.containers import columns as container_columns
-from jaula.cli.errors import CliError
-from jaula.cli.images import pull
-from jaula.cli.output import list as output_list
-from jaula.cli.output import table as output_table
+from jaula.cli.images import pull_progress
+from jaula.cli.output import list_output as output_list
+from jaula.cli.output import text_table as output_table
 from jaula.engine.containers import presets
 from jaula.spec.profile import packaged_names
 
@@ -138,7 +138,7 @@ def test_an_event_is_one_line() -> None:
     ],
 )
 def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) -> None:
-    assert pull.split_reference(image) == parts
+    assert pull_progress.split_reference(image) == parts
 
 
 @pytest.mark.parametrize("words", sorted(command_table.commands()))
@@ -160,7 +160,7 @@ def test_the_overview_names_every_command() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_valid_shell(shell: str, tmp_path: Path) -> None:
-    text = completion.script(shell)
+    text = completion_script.script(shell)
     assert "cap-drop" in text
     assert "bootstrap" in text
     program = shutil.which(shell)
@@ -175,7 +175,7 @@ def test_completion_scripts_are_valid_shell(shell: str, tmp_path: Path) -> None:
 def complete(line: str) -> list[str]:
     """Return bash's completions at the end of ``line``, which ends with an incomplete word."""
     words = line.split(" ")
-    script = completion.script("bash") + (
+    script = completion_script.script("bash") + (
         f"\nCOMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}\n"
         "_jaula\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n"
     )
@@ -205,7 +205,7 @@ def test_bash_completes_profiles_and_their_files(
     assert complete("jaula create --profile ng") == ["nginx"]
     offered = complete("jaula run --profile ")
     assert {*presets.NAMES, *packaged_names()} <= set(offered)
-    assert completion.PRESETS == presets.NAMES
+    assert completion_script.PRESETS == presets.NAMES
 
 
 def test_options_of_a_list_command_do_not_leak_between_runs() -> None:
@@ -217,7 +217,7 @@ def test_options_of_a_list_command_do_not_leak_between_runs() -> None:
 
 def test_bash_completes_a_group_that_is_a_command_as_well(tmp_path: Path) -> None:
     script = tmp_path / "completion"
-    script.write_text(completion.script("bash"))
+    script.write_text(completion_script.script("bash"))
 
     def candidates(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in words)

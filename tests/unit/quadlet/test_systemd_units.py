@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from jaula.cli import command_table
-from jaula.cli.command import parse
-from jaula.cli.containers import options
+from jaula.cli.command_parser import parse
+from jaula.cli.containers import create_body
 from jaula.features.quadlet import systemd_units, words
 from jaula.features.quadlet.systemd_units import (
     UnitOptions,
@@ -69,7 +69,7 @@ def test_a_value_of_a_container_is_a_flag_that_run_takes(
 ) -> None:
     arguments = run_arguments(document(config, **host), IMAGE)
     assert arguments == shlex.split(expected)
-    options.document(parse(command_table.load("run"), arguments))
+    create_body.document(parse(command_table.load("run"), arguments))
 
 
 def test_a_service_makes_its_container_and_systemd_replaces_nothing_in_it() -> None:

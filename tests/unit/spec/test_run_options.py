@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from jaula.cli import command_table
-from jaula.cli.command import parse
-from jaula.cli.containers import options
+from jaula.cli.command_parser import parse
+from jaula.cli.containers import create_body
 from jaula.spec import api, api_networks, run_options
 from jaula.spec.run_options import OPTIONS, Option
 
@@ -61,7 +61,7 @@ def test_the_place_of_an_option_is_a_member_of_the_request(option: Option) -> No
 def test_a_plain_option_is_the_member_that_its_row_names(option: Option) -> None:
     text = {"int": "1", "size": "64m", "decimal": "0.5", "bool": "true"}.get(option.kind, "x")
     parsed = parse(command_table.load("run"), [f"--{option.name}={text}", "image"])
-    body = options.document(parsed)
+    body = create_body.document(parsed)
     document = body["HostConfig"] if option.document == run_options.HOST_CONFIG else body
     for name in option.member.split("."):
         document = document[name]
@@ -101,5 +101,5 @@ def test_the_web_reads_each_syntax_that_it_shows() -> None:
 
 def test_a_gpu_and_a_device_of_cdi_are_two_requests() -> None:
     words = ["--device", "vendor.com/class=name", "--gpus", "all", "image"]
-    host = options.document(parse(command_table.load("run"), words))["HostConfig"]
+    host = create_body.document(parse(command_table.load("run"), words))["HostConfig"]
     assert [request["Driver"] for request in host["DeviceRequests"]] == ["", "cdi"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.engine.authz import policy_file
 from jaula.errors import InvalidRequest
 from jaula.features.audit.benchmark import exceptions

@@ -11,12 +11,12 @@ import os
 import sys
 from time import monotonic, sleep
 
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
 from jaula.rootless import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.client.http import SocketAddress
+    from jaula.cli.client.http_client import SocketAddress
 
 START_TIMEOUT = 10.0  # seconds for the engine to answer
 ROOTLESS_START_TIMEOUT = 60.0  # seconds; a rootless engine starts helpers and waits for systemd

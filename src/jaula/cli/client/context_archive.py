@@ -11,9 +11,9 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 
+from jaula.cli.cli_errors import CliError
 from jaula.cli.client.contexts import ENDPOINT, Context
-from jaula.cli.client.endpoint import TLS_FILES
-from jaula.cli.errors import CliError
+from jaula.cli.client.engine_address import TLS_FILES
 
 MAX_SIZE = 10 << 20  # bytes of an archive, Docker's limit
 _META = "meta.json"

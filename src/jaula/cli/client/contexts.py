@@ -14,10 +14,10 @@ import shutil
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from jaula.cli.client import endpoint as cli_endpoint
-from jaula.cli.client.endpoint import DEFAULT, TLS_FILES, Endpoint
-from jaula.cli.client.tls import TlsOptions
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client import engine_address as cli_endpoint
+from jaula.cli.client.client_tls import TlsOptions
+from jaula.cli.client.engine_address import DEFAULT, TLS_FILES, Endpoint
 from jaula.errors import InvalidRequest
 from jaula.images.registry.auth.credentials import CredentialFile
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 from posix import read
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, poll
 
-from jaula.cli.client.http import MSG_NOSIGNAL
-from jaula.cli.client.stdcopy import STDERR, write_all
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
+from jaula.cli.client.http_client import MSG_NOSIGNAL
+from jaula.cli.client.output_streams import STDERR, write_all
 from jaula.spec.stdcopy import StdcopyReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.cli.client.detach_keys import DetachKeys
-    from jaula.cli.client.http import Connection
-    from jaula.cli.signals import SignalHandler
+    from jaula.cli.client.detach_key_matcher import DetachKeys
+    from jaula.cli.client.http_client import Connection
+    from jaula.cli.signal_events import SignalHandler
 
 MSG_DONTWAIT = 0x40
 _WAIT_ATTEMPTS = 600  # of a wait after the engine has ended, one in 0.1 s
@@ -34,7 +34,7 @@ def check_hijacked(connection: Connection) -> Connection:
 
     :raises EngineError: when the engine refused.
     """
-    from jaula.cli.client.client import checked
+    from jaula.cli.client.api_client import checked
 
     checked(connection.response())
     return connection
@@ -193,8 +193,8 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
     :raises CliError: when the engine cannot report the status.
     :raises Unreachable: when the engine does not come back.
     """
-    from jaula.cli.client.client import checked
-    from jaula.cli.errors import CliError, EngineError
+    from jaula.cli.cli_errors import CliError, EngineError
+    from jaula.cli.client.api_client import checked
     from jaula.spec import fast_json as documents
 
     attempts = _WAIT_ATTEMPTS

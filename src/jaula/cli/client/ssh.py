@@ -11,7 +11,7 @@ import _socket
 import os
 from typing import NamedTuple
 
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
 
 OPTIONS = ("-T", "-o", "ConnectTimeout=30")
 

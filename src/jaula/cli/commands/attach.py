@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
 from jaula.cli.client.hijack import check_hijacked
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import (
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers.attach_loop import (
     DETACH_KEYS,
     SIG_PROXY,
     attach_container,
@@ -16,7 +17,6 @@ from jaula.cli.containers.attach import (
     send_wait,
     wait_status,
 )
-from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 
@@ -35,7 +35,7 @@ def run(options: Options) -> int:
     tty = bool(document["Config"]["Tty"])
     stdin = bool(document["Config"]["OpenStdin"]) and not options.on("no-stdin")
     if tty and stdin:
-        from jaula.cli.output.terminal import check_terminal
+        from jaula.cli.output.user_terminal import check_terminal
 
         check_terminal()
     keys = detach_keys_of(options, tty=tty, stdin=stdin)

@@ -5,9 +5,9 @@ The command reads the log files and does not query the engine: the log is eviden
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import times
 from jaula.spec import units
@@ -112,7 +112,7 @@ def _print(directory: Path, output_format: str, since: float, until: float) -> N
         for raw, _ in entries:
             print(raw.decode())
         return
-    from jaula.cli.output.table import aligned
+    from jaula.cli.output.text_table import aligned
 
     rows = ["\t".join(_HEADINGS), *("\t".join(_cells(entry)) for _, entry in entries)]
     print(aligned(rows), end="")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.command_parser import Command, Options
 
 DIGITS = frozenset("0123456789abcdef")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.stats import ContainerUsage, Sampler
-from jaula.cli.errors import EngineError, UsageError
+from jaula.cli.cli_errors import EngineError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers.stats_samples import ContainerUsage, Sampler
 from jaula.cli.main import Settings
-from jaula.cli.output import table
+from jaula.cli.output import text_table
 from jaula.cli.output.ansi import redraws
 from jaula.cli.output.screen import Screen
 from jaula.spec import units
@@ -41,7 +41,7 @@ def run(options: Options) -> int:
 def _live(view: CgroupView, delay: int, remaining: int) -> int:
     from posix import isatty
 
-    from jaula.cli.output.terminal import RawTerminal
+    from jaula.cli.output.user_terminal import RawTerminal
 
     keys = 0 if isatty(0) else None
     view.sample()
@@ -123,7 +123,7 @@ class CgroupView:
             f"{len(usages)} containers, {total[0]:.1f}% CPU, "
             f"{units.bytes_size(total[1])} memory; by {self.order} (c m t i p), q quits\n\n"
         )
-        return head + table.aligned(lines)
+        return head + text_table.aligned(lines)
 
 
 COMMAND = Command(

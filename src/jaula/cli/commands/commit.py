@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import pull
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import pull_progress
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 
 
 def run(options: Options) -> int:
     """Create an image from a container and print its id."""
     container, *names = options.arguments
-    repository, tag = pull.split_reference(names[0]) if names else ("", "")
+    repository, tag = pull_progress.split_reference(names[0]) if names else ("", "")
     query = [
         ("container", container),
         ("repo", repository),

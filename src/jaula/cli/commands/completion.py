@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.command import Command, Options
+from jaula.cli.command_parser import Command, Options
 
 SHELLS = ("bash", "zsh", "fish")
 
 
 def run(options: Options) -> int:
     """Print the completion script for one shell."""
-    from jaula.cli import completion
-    from jaula.cli.errors import UsageError
+    from jaula.cli import completion_script
+    from jaula.cli.cli_errors import UsageError
 
     shell = options.arguments[0]
     if shell not in SHELLS:
         raise UsageError(
             f'no completion for "{shell}": must be one of {", ".join(SHELLS)}', status=1
         )
-    sys.stdout.write(completion.script(shell))
+    sys.stdout.write(completion_script.script(shell))
     return 0
 
 

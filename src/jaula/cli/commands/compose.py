@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli.client import endpoint
-from jaula.cli.client.client import Client, resolve_endpoint
-from jaula.cli.command import Command, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client import engine_address
+from jaula.cli.client.api_client import Client, resolve_endpoint
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.client.tls import TlsOptions
+    from jaula.cli.client.client_tls import TlsOptions
 
 PROGRAM = "docker-compose"
 PLUGINS = (
@@ -49,7 +49,7 @@ def find() -> str:
 
     :raises CliError: when it is not installed.
     """
-    user_directory = f"{endpoint.config_directory()}/cli-plugins"
+    user_directory = f"{engine_address.config_directory()}/cli-plugins"
     path = os.environ.get("PATH", os.defpath).split(":")
     for directory in (user_directory, *PLUGINS, *path):
         program = f"{directory}/{PROGRAM}"
@@ -71,11 +71,11 @@ def certificates(security: TlsOptions) -> dict[str, str]:
     directories = {os.path.dirname(path) for path in paths if path}
     misnamed = [
         path
-        for path, name in zip(paths, endpoint.TLS_FILES, strict=True)
+        for path, name in zip(paths, engine_address.TLS_FILES, strict=True)
         if path and os.path.basename(path) != name
     ]
     if len(directories) > 1 or misnamed:
-        files = ", ".join(endpoint.TLS_FILES)
+        files = ", ".join(engine_address.TLS_FILES)
         raise CliError(f"compose requires certificates in one directory, named {files}")
     variables = {"DOCKER_TLS_VERIFY": "1"} if security.verify else {"DOCKER_TLS": "1"}
     return variables | ({"DOCKER_CERT_PATH": directories.pop()} if directories else {})

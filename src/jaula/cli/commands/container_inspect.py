@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect
+from jaula.cli.output import inspect_output
 
 
 def run(options: Options) -> int:
     """Print the documents of the containers."""
     client = Client(Settings.host)
     size = (("size", options.on("size")),)
-    return inspect.show(
+    return inspect_output.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/containers/{quote(name)}/json", size),
@@ -23,7 +23,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Display detailed information on one or more containers",
     run,
-    flags=(inspect.FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
+    flags=(inspect_output.FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
     min_args=1,
     description="Prints Docker's document of each container as JSON, or the output of a template.",
     examples=(("Inspect a container", "jaula container inspect web"),),

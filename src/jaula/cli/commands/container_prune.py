@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Options
-from jaula.cli.images import prune
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.images import prune_prompt
 
 
 def run(options: Options) -> int:
     """Prompt, remove the containers and print the result."""
-    return prune.prune(options, "containers", "This will remove all stopped containers.")
+    return prune_prompt.prune(options, "containers", "This will remove all stopped containers.")
 
 
 COMMAND = Command(
@@ -16,8 +16,8 @@ COMMAND = Command(
     "Remove all stopped containers",
     run,
     flags=(
-        prune.FILTER,
-        prune.FORCE,
+        prune_prompt.FILTER,
+        prune_prompt.FORCE,
     ),
     max_args=0,
     description="Removes the containers with their writable layers; volumes are kept.",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from jaula.cli.client import contexts, endpoint
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client import contexts, engine_address
 from jaula.cli.client.contexts import Context
-from jaula.cli.client.endpoint import DEFAULT
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError
-from jaula.cli.output import inspect as output_inspect
-from jaula.cli.output import list as output_list
+from jaula.cli.client.engine_address import DEFAULT
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.output import inspect_output as output_inspect
+from jaula.cli.output import list_output as output_list
 
 ENDPOINT = Flag(
     "docker",
@@ -33,7 +33,7 @@ def create(options: Options) -> int:
     if options.is_set("docker"):
         context = contexts.parse_endpoint(options.text("docker"))
     else:
-        context = contexts.load(options.text("from") or endpoint.current_context())
+        context = contexts.load(options.text("from") or engine_address.current_context())
     description = options.text("description") or context.description
     contexts.save(context._replace(name=name, description=description))
     print(name)
@@ -148,7 +148,7 @@ _IN_MEMORY = "<IN MEMORY>"
 def inspect(options: Options) -> int:
     """Print the documents of contexts, by default of the current one."""
     return output_inspect.show(
-        options.arguments or [endpoint.current_context()], options.text("format"), _document
+        options.arguments or [engine_address.current_context()], options.text("format"), _document
     )
 
 
@@ -186,7 +186,7 @@ INSPECT = Command(
 
 def ls(options: Options) -> int:
     """List contexts by name, including the default one."""
-    current = endpoint.current_context()
+    current = engine_address.current_context()
     names = sorted({*contexts.names(), DEFAULT, current})
     if options.on("quiet"):
         print("\n".join(names))
@@ -195,7 +195,9 @@ def ls(options: Options) -> int:
     output_format = options.text("format")
     columns = COLUMNS | MARKED if output_format in ("", "table") else COLUMNS
     output_list.show(items, columns, TABLE, output_format)
-    if (variable := endpoint.host_variable()) and not endpoint.ConnectionOptions.context:
+    if (
+        variable := engine_address.host_variable()
+    ) and not engine_address.ConnectionOptions.context:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use a "
             f"context, either set the global --context flag, or unset {variable} environment "
@@ -256,7 +258,7 @@ LS = Command(
 
 def rm(options: Options) -> int:
     """Remove the contexts; 1 if one of them could not be removed."""
-    force, current = options.on("force"), endpoint.current_context()
+    force, current = options.on("force"), engine_address.current_context()
     status = 0
     for name in options.arguments:
         problem = _problem(name, current, force=force)
@@ -297,7 +299,7 @@ RM = Command(
 
 def show(options: Options) -> int:
     """Print the name of the current context."""
-    print(endpoint.current_context())
+    print(engine_address.current_context())
     return 0
 
 
@@ -352,7 +354,7 @@ def use(options: Options) -> int:
     contexts.use(name)
     print(name)
     sys.stderr.write(f'Current context is now "{name}"\n')
-    if (variable := endpoint.host_variable()) and name != DEFAULT:
+    if (variable := engine_address.host_variable()) and name != DEFAULT:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use "
             f'"{name}", either set the global --context flag, or unset {variable} environment '

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 from jaula.cli import site_packages
-from jaula.cli.client.client import Client
-from jaula.cli.client.stdcopy import write_all
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import cp
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.client.output_streams import write_all
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers import copy_target
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.errors import JaulaError
 from jaula.spec import units
 
@@ -20,8 +20,8 @@ def run(options: Options) -> int:
     """Copy between a container and the local filesystem."""
     site_packages.enable()
     source, destination = options.arguments
-    container, path = cp.split_argument(source)
-    to_container, _ = cp.split_argument(destination)
+    container, path = copy_target.split_argument(source)
+    to_container, _ = copy_target.split_argument(destination)
     if (source == "-" and destination == "-") or not (container or to_container):
         raise UsageError("must specify at least one container source")
     if container and to_container:
@@ -33,14 +33,14 @@ def run(options: Options) -> int:
             if to_container:
                 size = _upload(client, options, progress)
             elif destination == "-":
-                for chunk in cp.fetch(
+                for chunk in copy_target.fetch(
                     client, container, path, follow=options.on("follow-link")
                 ).chunks():
                     progress.add(len(chunk))
                     write_all(1, chunk)
                 return 0
             else:
-                size = cp.download(
+                size = copy_target.download(
                     client,
                     container,
                     path,
@@ -60,12 +60,14 @@ def run(options: Options) -> int:
 def _upload(client: Client, options: Options, progress: Progress) -> int:
     """Copy into a container and return the number of bytes sent."""
     source, destination = options.arguments
-    container, target = cp.split_argument(destination)
+    container, target = copy_target.split_argument(destination)
     archive = options.on("archive")
     if source == "-":
-        return cp.send_archive(client, container, target, archive=archive, progress=progress)
+        return copy_target.send_archive(
+            client, container, target, archive=archive, progress=progress
+        )
     follow = options.on("follow-link")
-    return cp.upload(
+    return copy_target.upload(
         client, container, source, target, archive=archive, follow=follow, progress=progress
     )
 

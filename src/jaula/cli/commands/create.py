@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Options
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.containers import create_body as container_options
 from jaula.cli.containers import feature_flag, flags
-from jaula.cli.containers import options as container_options
-from jaula.cli.containers.create import create
+from jaula.cli.containers.create_container import create
 from jaula.cli.main import Settings
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.spec import log_drivers
 
 TYPE_CHECKING = False

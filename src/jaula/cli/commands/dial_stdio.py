@@ -5,10 +5,10 @@ from __future__ import annotations
 from _thread import start_new_thread
 from posix import read
 
-from jaula.cli.client.client import Client
-from jaula.cli.client.http import MSG_NOSIGNAL
-from jaula.cli.client.stdcopy import write_all
-from jaula.cli.command import Command, Options
+from jaula.cli.client.api_client import Client
+from jaula.cli.client.http_client import MSG_NOSIGNAL
+from jaula.cli.client.output_streams import write_all
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
 
 SHUT_WR = 1

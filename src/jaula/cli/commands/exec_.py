@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
 from jaula.cli.client.hijack import check_hijacked
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import AttachLoop, detach_keys_of
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers.attach_loop import AttachLoop, detach_keys_of
+from jaula.cli.containers.create_body import environment
 from jaula.cli.containers.hint import print_hint
-from jaula.cli.containers.options import environment
-from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -58,13 +58,13 @@ def attach(
     :raises CliError: when the engine refuses.
     """
     if tty and stdin:
-        from jaula.cli.output.terminal import check_terminal
+        from jaula.cli.output.user_terminal import check_terminal
 
         check_terminal()
     body = {key: value for key, value in body.items() if value not in ("", False, [])}
     console = None
     if tty:
-        from jaula.cli.output.terminal import console_size
+        from jaula.cli.output.user_terminal import console_size
 
         console = console_size()
     if console:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import save
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import archive_output
 from jaula.cli.main import Settings
 
 
@@ -12,7 +12,7 @@ def run(options: Options) -> int:
     """Write the container's file system as a tar archive."""
     name = options.arguments[0]
     response = Client(Settings.host).open("GET", f"/containers/{quote(name)}/export")
-    save.write(response.chunks(), options.text("output"), "save", "export")
+    archive_output.write(response.chunks(), options.text("output"), "save", "export")
     return 0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jaula.cli import command_table, suggestion
 from jaula.cli import help as cli_help
-from jaula.cli.command import Command, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.command_parser import Command, Options
 from jaula.translation import topics
 
 

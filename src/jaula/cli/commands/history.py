@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import platform
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import platform_flag
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
+from jaula.cli.output import list_output as output_list
 from jaula.cli.output import times
 from jaula.spec import units
 
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     """List the history of an image, the newest step first."""
     name = options.arguments[0]
     path = f"/images/{quote(name, '/:@')}/history"
-    rows = Client(Settings.host).get(path, platform.query(options)) or []
+    rows = Client(Settings.host).get(path, platform_flag.query(options)) or []
     no_trunc, human = options.on("no-trunc"), options.on("human", True)
     columns: dict[str, output_list.Column] = {
         "ID": (
@@ -72,7 +72,7 @@ COMMAND = Command(
             "human", "H", "bool", "Print sizes and dates in human readable format", default="true"
         ),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
-        platform.flag(
+        platform_flag.flag(
             'Show history for the given platform. Formatted as "os[/arch[/variant]]" (e.g., '
             '"linux/amd64")'
         ),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 
 RECIPES = ("busybox", "debian", "ubuntu")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
-from jaula.cli.images import platform
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.images import platform_flag
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect
+from jaula.cli.output import inspect_output
 
 
 def run(options: Options) -> int:
     """Print the documents of the images."""
-    client, query = Client(Settings.host), platform.query(options)
-    return inspect.show(
+    client, query = Client(Settings.host), platform_flag.query(options)
+    return inspect_output.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/images/{quote(name, '/:@')}/json", query),
@@ -24,8 +24,8 @@ COMMAND = Command(
     "Display detailed information on one or more images",
     run,
     flags=(
-        inspect.FORMAT,
-        platform.flag(
+        inspect_output.FORMAT,
+        platform_flag.flag(
             "Inspect a specific platform of the multi-platform image. 'os[/arch[/variant]]': "
             "Explicit platform (eg. linux/amd64)"
         ),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import prune
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import prune_prompt
 
 
 def run(options: Options) -> int:
     """Prompt, remove the images and print the result."""
     if options.on("all"):
         warning = "This will remove all images without at least one container associated to them."
-        return prune.prune(options, "images", warning, ["dangling=false"])
+        return prune_prompt.prune(options, "images", warning, ["dangling=false"])
     warning = "This will remove all dangling images."
-    return prune.prune(options, "images", warning, ["dangling=true"])
+    return prune_prompt.prune(options, "images", warning, ["dangling=true"])
 
 
 COMMAND = Command(
@@ -21,8 +21,8 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
-        prune.FILTER,
-        prune.FORCE,
+        prune_prompt.FILTER,
+        prune_prompt.FORCE,
     ),
     max_args=0,
     description="Removes untagged images; with -a, every image that no container uses.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client, filters
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
+from jaula.cli.output import list_output as output_list
 from jaula.cli.output import times
-from jaula.cli.output.list import short_id
+from jaula.cli.output.list_output import short_id
 from jaula.spec import units
 
 TYPE_CHECKING = False
@@ -68,8 +68,8 @@ def _tree(options: Options, conditions: list[str]) -> int:
 
     :raises UsageError: when another flag changes the table.
     """
-    from jaula.cli.images.tree import render
-    from jaula.cli.output.terminal import size
+    from jaula.cli.images.image_tree import render
+    from jaula.cli.output.user_terminal import size
 
     for name in ("quiet", "no-trunc", "digests", "format"):
         if options.is_set(name):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.commands.load import chunks
-from jaula.cli.errors import CliError
-from jaula.cli.images import platform, pull
+from jaula.cli.images import platform_flag, pull_progress
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress, file_size
+from jaula.cli.output.progress_line import Progress, file_size
 from jaula.spec.fast_json import decode_lines
 
 
@@ -19,13 +19,13 @@ def run(options: Options) -> int:
     source, *names = options.arguments
     if "://" in source:
         raise CliError(f"cannot import from {source}: must be a file or - (download it first)")
-    repository, tag = pull.split_reference(names[0]) if names else ("", "")
+    repository, tag = pull_progress.split_reference(names[0]) if names else ("", "")
     query = [
         ("fromSrc", "-"),
         ("repo", repository),
         ("tag", tag),
         ("message", options.text("message")),
-        ("platform", platform.requested(options)),
+        ("platform", platform_flag.requested(options)),
         *(("changes", change) for change in options.texts("change")),
     ]
     client = Client(Settings.host)
@@ -34,7 +34,7 @@ def run(options: Options) -> int:
         total = file_size(archive.fileno())
         with Progress("import", total=total) as progress:
             response = client.upload("/images/create", query, progress.counted(chunks(archive)))
-    pull.show_progress(decode_lines(response.chunks()), sys.stdout)
+    pull_progress.show_progress(decode_lines(response.chunks()), sys.stdout)
     return 0
 
 

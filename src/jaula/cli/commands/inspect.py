@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import EngineError, UsageError
+from jaula.cli.cli_errors import EngineError, UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect
+from jaula.cli.output import inspect_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def run(options: Options) -> int:
                 path = PATHS[kind].format(quote(name, "/:@"))
                 return client.get(path, size if kind == "container" else ())
             except EngineError as error:
-                if type_name or error.code not in (400, inspect.NOT_FOUND):
+                if type_name or error.code not in (400, inspect_output.NOT_FOUND):
                     raise
-        not_found = EngineError(inspect.NOT_FOUND, f"No such object: {name}")
+        not_found = EngineError(inspect_output.NOT_FOUND, f"No such object: {name}")
         not_found.message = f"Error: No such object: {name}"
         raise not_found
 
-    return inspect.show(options.arguments, options.text("format"), find)
+    return inspect_output.show(options.arguments, options.text("format"), find)
 
 
 COMMAND = Command(
@@ -51,7 +51,7 @@ COMMAND = Command(
     "Return low-level information on containers, images, networks and volumes",
     run,
     flags=(
-        inspect.FORMAT,
+        inspect_output.FORMAT,
         Flag("size", "s", "bool", "Display total file sizes if the type is container"),
         Flag("type", "", "string", "Return JSON for specified type", completes=tuple(PATHS)),
     ),

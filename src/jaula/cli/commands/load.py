@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
-from jaula.cli.images import platform, pull
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import platform_flag, pull_progress
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode_lines
 
@@ -26,7 +26,7 @@ def run(options: Options) -> int:
         raise CliError("requested load from stdin, but stdin is empty")
     client = Client(Settings.host)
     with open(path or 0, "rb", buffering=0, closefd=bool(path)) as archive:
-        send(client, archive, quiet=options.on("quiet"), platforms=platform.queries(options))
+        send(client, archive, quiet=options.on("quiet"), platforms=platform_flag.queries(options))
     return 0
 
 
@@ -41,13 +41,13 @@ def send(
 
     :raises CliError: when the engine refuses it.
     """
-    from jaula.cli.output.progress import Progress, file_size
+    from jaula.cli.output.progress_line import Progress, file_size
 
     query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"), *platforms)
     total = file_size(archive.fileno())
     with Progress("load", total=total, quiet=quiet) as progress:
         response = client.upload("/images/load", query, progress.counted(chunks(archive)))
-    pull.show_progress(decode_lines(response.chunks()), sys.stdout)
+    pull_progress.show_progress(decode_lines(response.chunks()), sys.stdout)
 
 
 def chunks(archive: BinaryIO) -> Iterator[bytes]:
@@ -64,7 +64,7 @@ COMMAND = Command(
         Flag(
             "input", "i", "string", "Read from tar archive file, instead of STDIN", completes="file"
         ),
-        platform.flag(
+        platform_flag.flag(
             "Load only the given platform(s). Formatted as a comma-separated list of "
             '"os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8")',
             "list",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.client.stdcopy import copy
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.client.output_streams import copy
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output.times import timestamp
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import manifest_list, registry_auth
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode, pretty

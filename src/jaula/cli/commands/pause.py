@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Options
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.for_each import each_container
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import content_trust, platform, pull
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import content_trust, platform_flag, pull_progress
 from jaula.cli.images.registry_auth import HUB, domain
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Pull the image; with ``--all-tags`` every tag of its repository."""
-    image, all_tags = pull.repository_or_tag(options)
+    image, all_tags = pull_progress.repository_or_tag(options)
     quiet = options.on("quiet")
-    client, requested = Client(Settings.host), platform.requested(options)
-    pull.pull(client, image, requested, quiet=quiet, output=1, all_tags=all_tags)
-    full = image if all_tags else pull.with_tag(image)
+    client, requested = Client(Settings.host), platform_flag.requested(options)
+    pull_progress.pull(client, image, requested, quiet=quiet, output=1, all_tags=all_tags)
+    full = image if all_tags else pull_progress.with_tag(image)
     print(full if quiet else _canonical(full))
     return 0
 

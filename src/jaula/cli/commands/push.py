@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import content_trust, platform, pull, registry_auth
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import content_trust, platform_flag, pull_progress, registry_auth
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Push the image; with ``--all-tags`` every tag of its repository."""
-    image, all_tags = pull.repository_or_tag(options)
-    name, tag = pull.split_reference(image)
-    chosen = platform.query(options)
+    image, all_tags = pull_progress.repository_or_tag(options)
+    name, tag = pull_progress.split_reference(image)
+    chosen = platform_flag.query(options)
     if chosen:
         _note(
             "Using --platform pushes only the specified platform manifest of a multi-platform image"
@@ -33,9 +33,9 @@ def run(options: Options) -> int:
         registry_auth.headers(image),
     )
     notes: list[str] = []
-    pull.show_progress(_watched(messages, notes), sys.stdout, quiet=options.on("quiet"))
+    pull_progress.show_progress(_watched(messages, notes), sys.stdout, quiet=options.on("quiet"))
     if options.on("quiet"):
-        print(image if all_tags else pull.with_tag(image))
+        print(image if all_tags else pull_progress.with_tag(image))
     for note in notes:
         _note(note)
     return 0
@@ -90,7 +90,7 @@ COMMAND = Command(
             "bool",
             "Convert layers that are compressed in another form, as --compression does by default",
         ),
-        platform.flag(
+        platform_flag.flag(
             "Push a platform-specific manifest as a single-platform image to the registry. Image "
             "index won't be pushed, meaning that other manifests, including attestations won't be "
             "preserved. 'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers import cidfile
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings

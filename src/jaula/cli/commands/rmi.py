@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.for_each import each
-from jaula.cli.images import platform
+from jaula.cli.images import platform_flag
 from jaula.cli.main import Settings
 
 
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     query = (
         ("force", options.on("force")),
         ("noprune", options.on("no-prune")),
-        *platform.queries(options, "platforms"),
+        *platform_flag.queries(options, "platforms"),
     )
 
     def remove(name: str) -> None:
@@ -33,7 +33,7 @@ COMMAND = Command(
     flags=(
         Flag("force", "f", "bool", "Force removal of the image"),
         Flag("no-prune", "", "bool", "Do not delete untagged parents"),
-        platform.flag(
+        platform_flag.flag(
             'Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., '
             '"linux/amd64")',
             "list",

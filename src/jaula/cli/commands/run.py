@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import CliError, EngineError, NotATerminal
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers import create_body as container_options
 from jaula.cli.containers import feature_flag, flags
-from jaula.cli.containers import options as container_options
-from jaula.cli.containers.attach import (
+from jaula.cli.containers.attach_loop import (
     DETACH_KEYS,
     SDNOTIFY,
     SIG_PROXY,
     detach_keys_of,
     start_attached,
 )
-from jaula.cli.containers.create import create
+from jaula.cli.containers.create_container import create
 from jaula.cli.containers.hint import print_hint
 from jaula.cli.environ import variable
-from jaula.cli.errors import CliError, EngineError, NotATerminal
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.cli.client.detach_keys import DetachKeys
-    from jaula.cli.containers.service import Service
+    from jaula.cli.client.detach_key_matcher import DetachKeys
+    from jaula.cli.containers.systemd_service import Service
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 # Parts of the engine's error message that determine the status, as in Docker's command line.
@@ -57,16 +57,16 @@ def _run(client: Client, options: Options) -> int:
     tty, detach = options.on("tty"), options.on("detach")
     stdin = bool(body.get("AttachStdin"))
     if tty and stdin and not detach:
-        from jaula.cli.output.terminal import check_terminal
+        from jaula.cli.output.user_terminal import check_terminal
 
         check_terminal()
     if tty:
         _console_size(body)
     keys = detach_keys_of(options, tty=tty, stdin=stdin)
     if options.is_set("sdnotify") or variable("LISTEN_FDS") is not None:
-        from jaula.cli.containers import service
+        from jaula.cli.containers import systemd_service
 
-        if (managed := service.of(options)) is not None:
+        if (managed := systemd_service.of(options)) is not None:
             return _run_service(client, options, body, keys, managed)
     if options.is_set("record"):
         record_process = feature_flag.module("record")
@@ -175,7 +175,7 @@ def _why(options: Options, container: str) -> str:
 
 
 def _console_size(body: dict[str, object]) -> None:
-    from jaula.cli.output.terminal import console_size
+    from jaula.cli.output.user_terminal import console_size
 
     host, size = body["HostConfig"], console_size()
     if size and isinstance(host, dict):

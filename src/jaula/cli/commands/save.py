@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import platform, save
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import archive_output, platform_flag
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Write the images with all their layers as one archive."""
-    query = [*(("names", name) for name in options.arguments), *platform.queries(options)]
+    query = [*(("names", name) for name in options.arguments), *platform_flag.queries(options)]
     response = Client(Settings.host).open("GET", "/images/get", query)
-    save.write(response.chunks(), options.text("output"), "save")
+    archive_output.write(response.chunks(), options.text("output"), "save")
     return 0
 
 
@@ -22,7 +22,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),
-        platform.flag(
+        platform_flag.flag(
             "Save only the given platform(s). Formatted as a comma-separated list of "
             '"os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8")',
             "list",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.client.api_client import Client, filters
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
+from jaula.cli.output import list_output as output_list
 
 WIDTH = 45  # characters of a description
 

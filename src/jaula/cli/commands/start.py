@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import (
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers.attach_loop import (
     DETACH_KEYS,
     SDNOTIFY,
     SIG_PROXY,
     detach_keys_of,
     start_attached,
 )
-from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 
 
@@ -57,9 +57,9 @@ def _attached(client: Client, name: str, options: Options) -> int:
         client.request("POST", f"/containers/{container}/start", _checkpoint(options))
 
     if options.is_set("sdnotify"):
-        from jaula.cli.containers import service
+        from jaula.cli.containers import systemd_service
 
-        if (managed := service.of_start(options)) is not None:
+        if (managed := systemd_service.of_start(options)) is not None:
             managed.created(client, container)
             plain_start = start
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from time import sleep
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.stats import ContainerUsage, Sampler
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers.stats_samples import ContainerUsage, Sampler
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
-from jaula.cli.output.list import short_id
+from jaula.cli.output import list_output as output_list
+from jaula.cli.output.list_output import short_id
 from jaula.cli.output.screen import Screen
 from jaula.spec import units
 

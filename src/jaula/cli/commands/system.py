@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import EngineError
+from jaula.cli.client.api_client import Client, filters
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers import columns as container_columns
-from jaula.cli.errors import EngineError
-from jaula.cli.images import prune as cli_prune
+from jaula.cli.images import prune_prompt as cli_prune
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
+from jaula.cli.output import list_output as output_list
 from jaula.cli.output import times
-from jaula.cli.output.list import short_id
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.list_output import short_id
+from jaula.cli.output.progress_line import Progress
 from jaula.spec import units
 
 TYPE_CHECKING = False

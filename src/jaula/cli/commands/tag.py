@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
-from jaula.cli.images import pull
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.images import pull_progress
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Add a tag to the image."""
     source, target = options.arguments
-    repository, tag = pull.split_reference(target)
+    repository, tag = pull_progress.split_reference(target)
     query = (("repo", repository), ("tag", tag))
     Client(Settings.host).request("POST", f"/images/{quote(source, '/:@')}/tag", query)
     return 0

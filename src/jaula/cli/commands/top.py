@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
-from jaula.cli.output.table import aligned
+from jaula.cli.output.text_table import aligned
 
 
 def run(options: Options) -> int:

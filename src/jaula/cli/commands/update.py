@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
-from jaula.cli.containers import options as container_options
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.containers import create_body as container_options
 from jaula.cli.containers.flags import FLAGS, UPDATE_NAMES
-from jaula.cli.errors import UsageError
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import API, Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import API, Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False

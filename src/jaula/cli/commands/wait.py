@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, checked, quote
-from jaula.cli.command import Command, Options
-from jaula.cli.containers.attach import send_wait, wait_status
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
+from jaula.cli.client.api_client import Client, checked, quote
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.containers.attach_loop import send_wait, wait_status
 from jaula.cli.main import Settings
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Flag
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.command_parser import Flag
 from jaula.cli.id_file import IdFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 MISSING = 404  # the code of an answer about a container that does not exist
 

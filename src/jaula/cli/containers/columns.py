@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.output import times
-from jaula.cli.output.list import ellipsis, short_id
+from jaula.cli.output.list_output import ellipsis, short_id
 from jaula.spec import units
 from jaula.spec.fast_json import encode
 
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.output.list import Column
+    from jaula.cli.output.list_output import Column
 
 DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from jaula.cli.cli_errors import UsageError
 from jaula.cli.environ import variable
-from jaula.cli.errors import UsageError
 
 
 def lines(path: str) -> list[str]:

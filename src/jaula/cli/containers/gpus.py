@@ -5,8 +5,8 @@ Source: docker/cli ``opts/gpus.go``.
 
 from __future__ import annotations
 
+from jaula.cli.cli_errors import UsageError
 from jaula.cli.containers import mount_option
-from jaula.cli.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import _socket
 from posix import getpid
 
+from jaula.cli.cli_errors import CliError, EngineError
 from jaula.cli.client.hijack import check_hijacked
 from jaula.cli.environ import text as environ_text
-from jaula.cli.errors import CliError, EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
 
 FIRST = 3
 _MAX = 64  # descriptors, of the engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _set_recursive(options: dict[str, Any], value: str, word: str) -> None:
 
 
 def _boolean(key: str, value: str, word: str) -> bool:
-    from jaula.cli.command import FALSE_WORDS, TRUE_WORDS
+    from jaula.cli.command_parser import FALSE_WORDS, TRUE_WORDS
 
     if value in TRUE_WORDS or value in FALSE_WORDS:
         return value in TRUE_WORDS

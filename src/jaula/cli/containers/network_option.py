@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 _FIELDS = {"ip": "IPv4Address", "ip6": "IPv6Address"}
 _NAMES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ it is true. ``trust`` and ``image sign`` use cosign's signatures.
 
 from __future__ import annotations
 
-from jaula.cli.command import Flag
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 FLAG = Flag(
     "disable-content-trust",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.kernel.sync import write_durable
 from jaula.spec.fast_json import decode, encode
 

@@ -35,7 +35,7 @@ class Screen:
         if not self.is_terminal:
             sys.stdout.write(text)
         else:
-            from jaula.cli.output.terminal import size
+            from jaula.cli.output.user_terminal import size
 
             rows = size(1)[0] or 24
             lines = text.rstrip("\n").split("\n")[: rows - 1]

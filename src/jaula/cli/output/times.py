@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import localtime, strftime, time
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 from jaula.spec import units
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jaula.cli import help as cli_help
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.translation import language
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import time
 
-from jaula.cli.client.client import Client
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client
 from jaula.cli.main import Settings
-from jaula.cli.output import table
+from jaula.cli.output import text_table
 from jaula.features.record.cli.records import printable
 
 TYPE_CHECKING = False
@@ -125,7 +125,7 @@ def _print(index: Index, directory: str, connections: list[dict[str, Any]]) -> N
     if connections:
         lines = ["\t".join(_HEADINGS)]
         lines += ["\t".join(map(printable, _cells(each))) for each in connections[:MAX_LINES]]
-        print("\n" + table.aligned(lines), end="")
+        print("\n" + text_table.aligned(lines), end="")
         if len(connections) > MAX_LINES:
             print(f"({len(connections) - MAX_LINES} more in connections.jsonl)")
     if index.samples:
@@ -142,7 +142,7 @@ def _print(index: Index, directory: str, connections: list[dict[str, Any]]) -> N
             )
             for each in index.samples
         ]
-        print("\n" + table.aligned(lines), end="")
+        print("\n" + text_table.aligned(lines), end="")
     sessions = [name for name in index.sessions if _has_events(f"{directory}/sessions/{name}")]
     if sessions:
         print("\nSESSIONS")

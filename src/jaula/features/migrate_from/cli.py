@@ -8,11 +8,11 @@ import time
 from contextlib import closing
 
 from jaula.cli import environ
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import table
+from jaula.cli.output import text_table
 from jaula.cli.output.ansi import redraws
 from jaula.cli.output.visible_stream import write_control
 from jaula.spec import fast_json
@@ -207,7 +207,7 @@ class _Api:
             raise _converted(error) from None
 
     def pull(self, name: str) -> None:
-        from jaula.cli.images.pull import pull
+        from jaula.cli.images.pull_progress import pull
         from jaula.errors import Unavailable
 
         try:
@@ -258,7 +258,7 @@ def _print_plan(decided: Plan, *, quiet: bool) -> None:
         head = remarks[0] if remarks else ""
         lines.append(f"{item.kind}\t{_shown(item.name)}\t{item.action}\t{size}\t{head}")
         lines += [f"\t\t\t\t{remark}" for remark in remarks[1:]]
-    print(table.aligned(lines), end="")
+    print(text_table.aligned(lines), end="")
     counts = [
         f"{len(decided.selected(action))} {text}"
         for action, text in (

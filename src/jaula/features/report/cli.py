@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.spec.visible_text import visible
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
 from jaula.features.verify.model.host_snapshot import HostSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
 
 _POLICY = "/jaula/policy/images"
 _NOT_FOUND = 404

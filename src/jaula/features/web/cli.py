@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError, Unreachable
+from jaula.cli.cli_errors import CliError, EngineError, Unreachable
+from jaula.cli.command_parser import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _link() -> str:
     import socket
     from urllib.parse import urlsplit
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
     from jaula.cli.main import Settings
 
     try:
@@ -98,7 +98,7 @@ def _serve(options: Options) -> int:
     import logging
     import sys
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
     from jaula.cli.main import Settings
     from jaula.errors import JaulaError
 

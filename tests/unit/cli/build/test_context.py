@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.build.cli import context
 from jaula.features.build.cli.context import Directory, Remote
 

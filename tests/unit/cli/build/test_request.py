@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.client.client import target
-from jaula.cli.command import parse
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import target
+from jaula.cli.command_parser import parse
 from jaula.features.build.cli.build import COMMAND
 from jaula.features.build.cli.context import Remote
 from jaula.features.build.cli.request import query

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.build.cli import output, secrets
 
 

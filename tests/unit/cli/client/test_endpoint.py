@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from jaula.cli import environ
-from jaula.cli.client import context_archive, contexts, endpoint
-from jaula.cli.client.client import resolve_endpoint
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client import context_archive, contexts, engine_address
+from jaula.cli.client.api_client import resolve_endpoint
+from jaula.cli.client.client_tls import TlsOptions
 from jaula.cli.client.contexts import Context
-from jaula.cli.client.endpoint import ConnectionOptions
-from jaula.cli.client.tls import TlsOptions
-from jaula.cli.errors import CliError
+from jaula.cli.client.engine_address import ConnectionOptions
 
 VARIABLES = (
     *("JAULA_HOST", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY"),
@@ -56,7 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
 
 def test_the_default_is_the_local_engine(given: Environment) -> None:
     result = resolve_endpoint()
-    assert (result.host, result.security, endpoint.current_context()) == ("", None, "default")
+    assert (result.host, result.security, engine_address.current_context()) == ("", None, "default")
 
 
 def test_options_override_variables_and_contexts(given: Environment) -> None:
@@ -69,7 +69,7 @@ def test_options_override_variables_and_contexts(given: Environment) -> None:
     assert resolve_endpoint().host == "unix:///named"
     given.variables(DOCKER_HOST="unix:///docker")
     assert resolve_endpoint().host == "unix:///docker"
-    assert endpoint.current_context() == "default"
+    assert engine_address.current_context() == "default"
     given.variables(JAULA_HOST="unix:///jaula")
     assert resolve_endpoint().host == "unix:///jaula"
     given.options(context="asked")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.client import client as client_module
-from jaula.cli.client.client import Client, filters, quote, target
-from jaula.cli.client.detach_keys import DetachKeys, sequence
+from jaula.cli.cli_errors import CliError, EngineError, Unreachable, UsageError
+from jaula.cli.client import api_client as client_module
+from jaula.cli.client.api_client import Client, filters, quote, target
+from jaula.cli.client.detach_key_matcher import DetachKeys, sequence
 from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
-from jaula.cli.client.http import SocketAddress
-from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
+from jaula.cli.client.http_client import SocketAddress
 
 Serve = Callable[..., Client]
 READ_LIMIT = 1 << 20

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.client import http, liveness
-from jaula.cli.client.client import Client
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
+from jaula.cli.client import engine_liveness, http_client
+from jaula.cli.client.api_client import Client
 
 PONG = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
 
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "FIRST_ANSWER", 50)
-    monkeypatch.setattr(liveness, "INTERVAL", 0.05)
-    monkeypatch.setattr(liveness, "START_LIMIT", 0.5)
+    monkeypatch.setattr(http_client, "FIRST_ANSWER", 50)
+    monkeypatch.setattr(engine_liveness, "INTERVAL", 0.05)
+    monkeypatch.setattr(engine_liveness, "START_LIMIT", 0.5)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def states(*texts: str) -> Callable[[str], dict[str, str]]:
 
     def state(host: str) -> dict[str, str]:
         last[""] = next(iterator, last[""])
-        return liveness.parse(last[""])
+        return engine_liveness.parse(last[""])
 
     return state
 
@@ -95,8 +95,8 @@ def states(*texts: str) -> Callable[[str], dict[str, str]]:
 def test_a_service_that_fails_again_and_again_is_named(
     client: Client, monkeypatch: pytest.MonkeyPatch, texts: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(liveness, "START_LIMIT", 60.0)
-    monkeypatch.setattr(liveness, "service_state", states(*texts))
+    monkeypatch.setattr(engine_liveness, "START_LIMIT", 60.0)
+    monkeypatch.setattr(engine_liveness, "service_state", states(*texts))
     expected = "does not start: jaula.service fails with the result exit-code.*journalctl -u jaula"
     with pytest.raises(Unreachable, match=expected):
         client.get("/x")
@@ -116,11 +116,11 @@ def test_a_service_that_fails_again_and_again_is_named(
 def test_the_state_of_a_service_says_whether_it_fails(
     text: str, restarts: str, reason: str
 ) -> None:
-    assert liveness.failure(liveness.parse(text), restarts) == reason
+    assert engine_liveness.failure(engine_liveness.parse(text), restarts) == reason
 
 
 def test_systemd_is_not_asked_about_a_socket_of_another_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("systemctl runs"))
-    assert liveness.service_state("unix:///tmp/other.sock") == {}
+    assert engine_liveness.service_state("unix:///tmp/other.sock") == {}

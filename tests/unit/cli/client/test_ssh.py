@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from jaula.cli.cli_errors import Unreachable
 from jaula.cli.client import ssh
-from jaula.cli.client.client import Client
+from jaula.cli.client.api_client import Client
 from jaula.cli.client.ssh import SshTarget
-from jaula.cli.errors import Unreachable
 
 PROJECT = Path(__file__).resolve().parents[4]
 

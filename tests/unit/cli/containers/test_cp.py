@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, resolve_target, split_argument
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.containers.copy_target import (
+    CopyEndpoint,
+    RenamedMembers,
+    resolve_target,
+    split_argument,
+)
 from jaula.storage.tar.entry import TarEntry
 
 FILE = CopyEndpoint("f", exists=True, directory=False)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from jaula.cli.cli_errors import UsageError
 from jaula.cli.containers import mount_option
-from jaula.cli.errors import UsageError
 
 
 @pytest.mark.parametrize(

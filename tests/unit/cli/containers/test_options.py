@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from jaula.cli import command_table, environ
-from jaula.cli.command import parse
-from jaula.cli.containers import options
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import parse
+from jaula.cli.containers import create_body
 
 
 def document(*words: str) -> dict[str, Any]:
-    return options.document(parse(command_table.load("run"), words))
+    return create_body.document(parse(command_table.load("run"), words))
 
 
 def test_the_plain_document_is_dockers() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.containers import pods
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.containers import listed_pods
 
 
 def entry(id: str, sandbox: str, container: str, name: str, namespace: str = "default") -> Any:
@@ -26,7 +26,7 @@ LISTED = [
 
 
 def ids(ref: str) -> list[str]:
-    return [each["Id"] for each in pods.select(LISTED, ref)]
+    return [each["Id"] for each in listed_pods.select(LISTED, ref)]
 
 
 def test_a_pod_is_selected_by_each_of_its_names_with_the_sandbox_first() -> None:
@@ -38,13 +38,13 @@ def test_a_pod_is_selected_by_each_of_its_names_with_the_sandbox_first() -> None
 
 def test_an_ambiguous_name_is_refused_with_the_ids() -> None:
     with pytest.raises(CliError, match=r"several pods are named web: default/web .*other/web"):
-        pods.select(LISTED, "web")
+        listed_pods.select(LISTED, "web")
 
 
 def test_groups_have_the_title_of_the_pod() -> None:
-    assert pods.groups(LISTED) == {
+    assert listed_pods.groups(LISTED) == {
         "pod default/web": ["bbbbbbbb", "aaaaaaaa"],
         "pod other/web": ["cccccccc"],
         "pod default/db": ["dddddddd"],
     }
-    assert pods.title({"Sandbox": "f" * 64}) == "f" * 12
+    assert listed_pods.title({"Sandbox": "f" * 64}) == "f" * 12

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaula.cli.containers.sd_notify import relayed
+from jaula.cli.containers.container_sd_notify import relayed
 
 
 @pytest.mark.parametrize(

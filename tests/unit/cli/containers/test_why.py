@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from jaula.cli.cli_errors import CliError
 from jaula.cli.containers import hint
-from jaula.cli.errors import CliError
 from jaula.features.why.cli import explanations as why
 
 

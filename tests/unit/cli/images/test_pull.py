@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from jaula.cli.cli_errors import CliError
 from jaula.cli.commands.images import _named
 from jaula.cli.commands.pull import _canonical
-from jaula.cli.errors import CliError
-from jaula.cli.images import pull
+from jaula.cli.images import pull_progress
 
 MESSAGES: list[dict[str, Any]] = [
     {"status": "Pulling from a/b", "id": "1"},
@@ -28,7 +28,7 @@ BAR = "=" * 25 + ">" + " " * 25
 class Terminal(io.StringIO):
     def __init__(self, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        monkeypatch.setattr(pull, "_terminal_width", lambda output: width)
+        monkeypatch.setattr(pull_progress, "_terminal_width", lambda output: width)
 
     def isatty(self) -> bool:
         return True
@@ -36,7 +36,7 @@ class Terminal(io.StringIO):
 
 def test_without_a_terminal_each_change_is_one_line() -> None:
     out = io.StringIO()
-    pull.show_progress(MESSAGES, out)
+    pull_progress.show_progress(MESSAGES, out)
     assert out.getvalue().splitlines() == [
         "1: Pulling from a/b",
         "aa: Pulling fs layer",
@@ -54,17 +54,17 @@ def test_on_a_terminal_the_line_of_a_layer_is_redrawn(
     monkeypatch: pytest.MonkeyPatch, width: int, shown: str
 ) -> None:
     out = Terminal(width, monkeypatch)
-    pull.show_progress(MESSAGES, out)
+    pull_progress.show_progress(MESSAGES, out)
     assert f"\x1b[2A\x1b[2K\r{shown}\x1b[2B\r" in out.getvalue()
     assert out.getvalue().endswith("Digest: sha256:0\n")
 
 
 def test_quiet_prints_nothing_and_raises_errors() -> None:
     out = io.StringIO()
-    pull.show_progress(MESSAGES, out, quiet=True)
+    pull_progress.show_progress(MESSAGES, out, quiet=True)
     assert out.getvalue() == ""
     with pytest.raises(CliError, match="denied"):
-        pull.show_progress(
+        pull_progress.show_progress(
             [{"errorDetail": {"message": "denied"}, "error": "denied"}], out, quiet=True
         )
 
@@ -79,7 +79,7 @@ def test_quiet_prints_nothing_and_raises_errors() -> None:
     ],
 )
 def test_a_reference_is_split_for_the_api(image: str, found: tuple[str, str]) -> None:
-    assert pull.split_reference(image) == found
+    assert pull_progress.split_reference(image) == found
 
 
 @pytest.mark.parametrize(

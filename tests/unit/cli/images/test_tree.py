@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.command import parse
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import parse
 from jaula.cli.command_table import load
-from jaula.cli.errors import UsageError
-from jaula.cli.images import platform
-from jaula.cli.images.tree import render
+from jaula.cli.images import platform_flag
+from jaula.cli.images.image_tree import render
 
 
 def manifest(name: str, digit: str, *containers: str, kind: str = "image") -> dict[str, Any]:
@@ -87,19 +87,19 @@ def test_no_image_is_a_table_without_rows() -> None:
 )
 def test_a_platform_is_sent_as_json(text: str, expected: dict[str, str]) -> None:
     options = parse(load("history"), ["--platform", text, "x"])
-    ((name, value),) = platform.query(options)
+    ((name, value),) = platform_flag.query(options)
     assert (name, json.loads(value)) == ("platform", expected)
 
 
 def test_several_platforms_are_separated_by_commas_or_repeated() -> None:
     words = ["--platform", "linux/amd64,linux/arm64", "--platform", "s390x", "x"]
-    pairs = platform.queries(parse(load("rmi"), words), "platforms")
+    pairs = platform_flag.queries(parse(load("rmi"), words), "platforms")
     assert [name for name, _ in pairs] == ["platforms"] * 3
     assert [json.loads(value)["architecture"] for _, value in pairs] == ["amd64", "arm64", "s390x"]
-    assert platform.queries(parse(load("rmi"), ["x"])) == []
+    assert platform_flag.queries(parse(load("rmi"), ["x"])) == []
 
 
 @pytest.mark.parametrize("text", ["linux", "linux/", "/amd64", "a/b/c/d", "linux//v8"])
 def test_an_invalid_platform_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="invalid platform"):
-        platform.encode(text)
+        platform_flag.encode(text)

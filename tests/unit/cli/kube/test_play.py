@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
 from jaula.features.kubernetes.cli.kube import play as kube_play
 
 

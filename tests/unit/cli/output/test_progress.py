@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jaula.cli.output import ansi, progress
-from jaula.cli.output.progress import Progress, line
+from jaula.cli.output import ansi, progress_line
+from jaula.cli.output.progress_line import Progress, line
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_a_terminal_has_one_line_that_is_erased(
     redirect_error: Redirect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "FIRST", 0.01)
-    monkeypatch.setattr(progress, "INTERVAL", 0.01)
-    monkeypatch.setattr(progress, "redraws", lambda _: True)
+    monkeypatch.setattr(progress_line, "FIRST", 0.01)
+    monkeypatch.setattr(progress_line, "INTERVAL", 0.01)
+    monkeypatch.setattr(progress_line, "redraws", lambda _: True)
     master, slave = pty.openpty()
     redirect_error(slave)
     with Progress("save") as operation:
@@ -77,7 +77,7 @@ def test_a_terminal_has_one_line_that_is_erased(
 def test_elsewhere_there_is_a_line_after_some_time_and_no_escape(
     redirect_error: Redirect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.02)
+    monkeypatch.setattr(progress_line, "PLAIN_INTERVAL", 0.02)
     reader, writer = os.pipe()
     redirect_error(writer)
     with Progress("commit"):
@@ -105,7 +105,7 @@ def test_a_short_or_quiet_operation_prints_nothing(quiet: bool, redirect_error: 
 def test_without_a_timer_a_terminal_has_the_title(
     redirect_error: Redirect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "redraws", lambda _: True)
+    monkeypatch.setattr(progress_line, "redraws", lambda _: True)
     reader, writer = os.pipe()
     redirect_error(writer)
     handler = signal.getsignal(signal.SIGALRM)
@@ -134,7 +134,7 @@ def test_the_timer_ends_with_the_operation_also_after_an_error() -> None:
 def test_a_closed_standard_error_does_not_end_the_operation(
     redirect_error: Redirect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.01)
+    monkeypatch.setattr(progress_line, "PLAIN_INTERVAL", 0.01)
     reader, writer = os.pipe()
     redirect_error(writer)
     os.close(reader)

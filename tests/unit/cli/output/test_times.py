@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 from jaula.cli.output import times
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 from jaula.features.kubernetes.cli.pods import list as pod_list
 from jaula.features.kubernetes.cli.pods.pods import status
 

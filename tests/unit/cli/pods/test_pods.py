@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
 from jaula.features.kubernetes.cli.pod import shared
 from jaula.features.kubernetes.cli.pods import pods
 

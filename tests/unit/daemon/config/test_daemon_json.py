@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.engine import PROJECT
-from jaula.cli import command
+from jaula.cli import command_parser
 from jaula.cli.commands import daemon
 from jaula.config import EngineConfig, RuntimeConfig
 from jaula.daemon.config import daemon_json, registry
@@ -25,7 +25,7 @@ def read(document: Any) -> dict[str, object]:
 
 
 def config(*words: str) -> EngineConfig:
-    return daemon.read_config(command.parse(daemon.COMMAND, words))
+    return daemon.read_config(command_parser.parse(daemon.COMMAND, words))
 
 
 @pytest.mark.parametrize("empty", [b"", b"  \n", b"{}", b"\xef\xbb\xbf{}"])

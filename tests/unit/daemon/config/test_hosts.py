@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command
+from jaula.cli import command_parser
 from jaula.cli.commands import daemon
 from jaula.config import EngineConfig, TlsConfig
 from jaula.daemon.config import hosts
@@ -67,7 +67,9 @@ def test_unsafe_settings_are_refused(settings: dict[str, Any], message: str) -> 
 
 
 def config(*words: str) -> EngineConfig:
-    return daemon.read_config(command.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words)))
+    return daemon.read_config(
+        command_parser.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words))
+    )
 
 
 def test_flags_are_converted_to_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ is called on demand.
 from __future__ import annotations
 
 from jaula.cli.output.template.functions import FUNCTIONS, MISSING, format_value
-from jaula.cli.output.template.parser import bad, read
+from jaula.cli.output.template.template_parser import bad, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.output.template.parser import Node
+    from jaula.cli.output.template.template_parser import Node
 
 
 STRICT = "strict"  # stored with the variables, whose names begin with $

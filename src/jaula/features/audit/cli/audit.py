@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.features.verify.cli import verify
 
 TYPE_CHECKING = False
@@ -429,7 +429,7 @@ def _tables(snapshot: HostSnapshot) -> frozenset[str] | None:
 
 def _settings(process: EngineProcess | None) -> EngineSettings | None:
     """Return the settings of the engine's command line and file; None if they cannot be read."""
-    from jaula.cli import command as cli_command
+    from jaula.cli import command_parser as cli_command
     from jaula.cli.commands import daemon
     from jaula.errors import JaulaError
     from jaula.features.audit.benchmark.engine import EngineSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.command_parser import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _last_two() -> tuple[Entry, Entry]:
 
 def _engine() -> str:
     """Return the id of the engine, or the host's name if none answers."""
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
     from jaula.cli.main import Settings
 
     client = Client(Settings.host)

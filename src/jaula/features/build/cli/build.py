@@ -5,9 +5,9 @@ from __future__ import annotations
 from time import time
 
 from jaula.cli import site_packages
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.features.build.cli import context as contexts
 from jaula.features.build.cli import output as build_output

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.build.files import dockerignore
 from jaula.features.build.files.dockerignore import Dockerignore
 

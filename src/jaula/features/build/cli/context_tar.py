@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.storage.tar import writer
 from jaula.storage.tar.entry import DIRECTORY, FIFO, REGULAR, SYMLINK, TarEntry
 from jaula.storage.tar.writer import (

@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.client.client import quote
-from jaula.cli.errors import CliError, EngineError, UsageError
-from jaula.cli.images import save
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import quote
+from jaula.cli.images import archive_output
 from jaula.features.build.cli.secrets import parse_fields
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
     from jaula.storage.tar.entry import TarEntry
     from jaula.storage.tar.reader import TarReader
 
@@ -104,13 +104,13 @@ def write(client: Client, output: Output, image: str, names: Sequence[str]) -> N
     if output.kind in ("oci", "docker"):
         query = [("names", name) for name in names or (image,)]
         chunks = client.open("GET", "/images/get", query).chunks()
-        save.write(chunks, output.destination, "write the image")
+        archive_output.write(chunks, output.destination, "write the image")
         return
     container = _container(client, image)
     try:
         chunks = client.open("GET", f"/containers/{container}/export").chunks()
         if output.kind == "tar":
-            save.write(chunks, output.destination, "write the tar")
+            archive_output.write(chunks, output.destination, "write the tar")
         else:
             _unpack(chunks, output.destination)
     finally:
@@ -125,7 +125,7 @@ def _container(client: Client, image: str) -> str:
 
 
 def _unpack(chunks: Iterator[bytes], directory: str) -> None:
-    from jaula.cli.containers.cp import TarBody
+    from jaula.cli.containers.copy_target import TarBody
     from jaula.errors import JaulaError
     from jaula.storage.cp.extract_archive import ArchiveExtractor
     from jaula.storage.tar.reader import TarReader

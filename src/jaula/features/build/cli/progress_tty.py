@@ -13,7 +13,7 @@ import threading
 from collections import deque
 
 from jaula.cli.output.ansi import accepts_colors
-from jaula.cli.output.terminal import size
+from jaula.cli.output.user_terminal import size
 from jaula.cli.output.visible_stream import write_control
 
 TYPE_CHECKING = False

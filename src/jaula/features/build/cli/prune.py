@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.images import prune
+from jaula.cli.client.api_client import Client, filters
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.images import prune_prompt
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 
 
 def run(options: Options) -> int:
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     warning = "This will remove all dangling build cache."
     if all_entries:
         warning = "This will remove all build cache."
-    prune.confirm(warning, force=options.on("force"))
+    prune_prompt.confirm(warning, force=options.on("force"))
     reserved = options.number("reserved-space") or options.number("keep-storage")
     query = (
         ("all", all_entries),
@@ -27,8 +27,10 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     with Progress("prune build cache"):
         answer = client.document("POST", "/build/prune", query) or {}
-    prune.print_deleted("Deleted build cache objects", list(answer.get("CachesDeleted") or ()))
-    prune.print_reclaimed(answer.get("SpaceReclaimed") or 0)
+    prune_prompt.print_deleted(
+        "Deleted build cache objects", list(answer.get("CachesDeleted") or ())
+    )
+    prune_prompt.print_reclaimed(answer.get("SpaceReclaimed") or 0)
     return 0
 
 
@@ -39,7 +41,7 @@ COMMAND = Command(
     flags=(
         Flag("all", "a", "bool", "Remove all unused build cache, also entries that images share"),
         Flag("filter", "", "list", "Provide filter values (until=24h, type=regular)"),
-        prune.FORCE,
+        prune_prompt.FORCE,
         Flag("keep-storage", "", "size", "Amount of disk space to keep for cache"),
         Flag("reserved-space", "", "size", "Amount of disk space always allowed to keep for cache"),
         Flag(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli.client.client import checked, target
-from jaula.cli.errors import Unreachable, UsageError
-from jaula.cli.images import platform
+from jaula.cli.cli_errors import Unreachable, UsageError
+from jaula.cli.client.api_client import checked, target
+from jaula.cli.images import platform_flag
 from jaula.spec.fast_json import decode_lines, encode
 
 TYPE_CHECKING = False
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from jaula.cli.client.client import Client
-    from jaula.cli.command import Options
+    from jaula.cli.client.api_client import Client
+    from jaula.cli.command_parser import Options
     from jaula.features.build.cli.context import Context
 
     Query = list[tuple[str, object]]
@@ -29,14 +29,14 @@ def query(options: Options, context: Context, names: list[str]) -> Query:
 
     :raises UsageError: when a value is invalid.
     """
-    from jaula.cli.containers.options import host_line, ulimit
+    from jaula.cli.containers.create_body import host_line, ulimit
 
     parameters: Query = [("t", name) for name in names]
     parameters += [
         ("remote", context.remote),
         ("dockerfile", context.dockerfile),
         ("target", options.text("target")),
-        ("platform", platform.requested(options)),
+        ("platform", platform_flag.requested(options)),
         ("buildargs", _json(_build_args(options.texts("build-arg")))),
         ("labels", _json(_pairs(options.texts("label")))),
         ("cachefrom", _json([_cache_image(word) for word in options.texts("cache-from")])),

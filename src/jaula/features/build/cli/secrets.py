@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.build import session_protocol as protocol
 from jaula.features.build.session_protocol import SessionRequestKind
 
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
     from jaula.storage.tar.writer import Sink
 
     Secret = Callable[[], bytes]
@@ -52,7 +52,7 @@ class Session:
         self._pending = bytearray()
 
     def __enter__(self) -> Session:
-        from jaula.cli.client.client import checked, target
+        from jaula.cli.client.api_client import checked, target
 
         connection = self._client.connection()
         path = target("/build/session", (("session", self.id),))

@@ -6,14 +6,14 @@ import sys
 from base64 import b64encode
 from typing import Any
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.commands.load import chunks
-from jaula.cli.errors import CliError
-from jaula.cli.images import save
+from jaula.cli.images import archive_output
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect as output_inspect
-from jaula.cli.output.progress import Progress, file_size
+from jaula.cli.output import inspect_output as output_inspect
+from jaula.cli.output.progress_line import Progress, file_size
 from jaula.features.checkpoint.cli import request as checkpoint
 from jaula.spec.fast_json import decode_lines
 from jaula.spec.units import human_size
@@ -102,7 +102,7 @@ def export(options: Options) -> int:
         signature = key.sign(b"".join(manifest.chunks()))
         query += (("signature", b64encode(signature).decode()),)
     response = client.open("GET", f"{base}/checkpoint-archive/{quote(name)}", query)
-    save.write(response.chunks(), options.text("output"), "export")
+    archive_output.write(response.chunks(), options.text("output"), "export")
     return 0
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import EngineError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers import publish_option
-from jaula.cli.containers.options import pairs
-from jaula.cli.errors import EngineError
+from jaula.cli.containers.create_body import pairs
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.features.checkpoint.cli import request as checkpoint
 
 

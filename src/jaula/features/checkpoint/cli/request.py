@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Flag, Options
-from jaula.cli.errors import UsageError
-from jaula.cli.output.progress import Progress
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Flag, Options
+from jaula.cli.output.progress_line import Progress
 
 DIRECTORY = Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory")
 FLAGS = (

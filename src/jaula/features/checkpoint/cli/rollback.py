@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.features.checkpoint.cli import request as checkpoint
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Options
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
 from jaula.features.checkpoint.cli import request as checkpoint
 

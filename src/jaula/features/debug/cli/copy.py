@@ -6,11 +6,11 @@ request that created it ends: also if this process is killed.
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Options
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Options
 from jaula.cli.commands.run import STATUS_BY_WORDS
-from jaula.cli.containers.attach import detach_keys_of, start_attached
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.containers.attach_loop import detach_keys_of, start_attached
 from jaula.spec.fast_json import decode_lines
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def run(client: Client, options: Options, name: str, request: dict[str, Any]) ->
     """
     body = dict(request)
     if request["Tty"]:
-        from jaula.cli.output.terminal import console_size
+        from jaula.cli.output.user_terminal import console_size
 
         if size := console_size():
             body["ConsoleSize"] = size

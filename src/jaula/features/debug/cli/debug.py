@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.commands import exec_
-from jaula.cli.containers.options import environment
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.containers.create_body import environment
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ def ensure_image(client: Client, image: str, *, quiet: bool) -> None:
 
         bootstrap(client, image, quiet=quiet)
         return
-    from jaula.cli.images.pull import pull
+    from jaula.cli.images.pull_progress import pull
 
     pull(client, image, quiet=quiet, output=2)
 

@@ -5,7 +5,7 @@ With ``--against`` the engine compares its host with the one of another engine, 
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.command_parser import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run(options: Options) -> int:
     """Print the findings or the comparison; 1 if one prevents an engine, or a move from here."""
     from jaula.cli import site_packages
-    from jaula.cli.errors import UsageError
+    from jaula.cli.cli_errors import UsageError
 
     output_format = options.text("format", "text")
     if output_format not in ("text", "json"):
@@ -46,7 +46,7 @@ def line(finding: Finding) -> str:
 
 
 def _compare(target: str, output_format: str) -> int:
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
     from jaula.cli.main import Settings
     from jaula.spec import fast_json
 
@@ -60,7 +60,7 @@ def _compare(target: str, output_format: str) -> int:
 
 def comparison(document: dict[str, Any], target: str) -> str:
     """Return the table of both hosts, and one sentence for each direction. Pure."""
-    from jaula.cli.output.table import aligned
+    from jaula.cli.output.text_table import aligned
 
     hosts = (document["Here"], document["There"])
     features = [set(host["CPUFeatures"]) for host in hosts]

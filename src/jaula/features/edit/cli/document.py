@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaula.cli.cli_errors import CliError
 from jaula.cli.containers import publish_option
-from jaula.cli.errors import CliError
 from jaula.spec import run_options, toml, units
 from jaula.spec.quoted_string import quoted
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers import create_body as container_options
 from jaula.cli.containers import mount_option, publish_option
-from jaula.cli.containers import options as container_options
-from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
 from jaula.spec import run_options
 

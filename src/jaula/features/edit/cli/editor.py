@@ -14,13 +14,13 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
 
 _CONFLICT = 409
 _FAILED = "# The change failed: "

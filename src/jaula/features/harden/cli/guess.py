@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from jaula.cli.client.client import Client
+from jaula.cli.client.api_client import Client
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.features.harden.cli.harden_apply import LOSSY, NOT_ACCEPTED
 
 TYPE_CHECKING = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.spec import fast_json as documents
 
@@ -136,7 +136,7 @@ def load(file: str) -> tuple[str, Profile]:
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula.cli.containers.options import profile_text
+    from jaula.cli.containers.create_body import profile_text
     from jaula.errors import JaulaError
     from jaula.spec import profile
 

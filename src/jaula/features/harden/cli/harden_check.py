@@ -6,12 +6,12 @@ import os
 import sys
 from contextlib import contextmanager
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import cp
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers import copy_target
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.features.harden.cli.harden_apply import EngineApi, load
 from jaula.features.record.cli.process import RecordProcess
 
@@ -122,8 +122,10 @@ def _was_started(client: Client, identity: str) -> bool:
 
 def _copy(client: Client, source: str, path: str, target: str) -> None:
     """Copy the content of a directory, with owners, from one container into another."""
-    answer = cp.fetch(client, source, f"{path}/.", follow=False)
-    upload = cp.Upload(client, target, path, archive=True, progress=Progress("copy", quiet=True))
+    answer = copy_target.fetch(client, source, f"{path}/.", follow=False)
+    upload = copy_target.Upload(
+        client, target, path, archive=True, progress=Progress("copy", quiet=True)
+    )
     for chunk in answer.chunks():
         if chunk:
             upload.write(chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

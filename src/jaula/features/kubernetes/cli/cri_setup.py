@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.features.kubernetes.cli.cri import refuse_existing, write_new
 
 DEFAULT = "/etc/crictl.yaml"

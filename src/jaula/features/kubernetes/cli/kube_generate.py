@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from jaula.cli import site_packages
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.features.kubernetes.cli.kube import play
 from jaula.features.kubernetes.cli.pods import pods

@@ -7,13 +7,13 @@ import sys
 from itertools import zip_longest
 
 from jaula import feature
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options, parse
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options, parse
 from jaula.cli.containers import flags as container_flags
-from jaula.cli.containers.attach import SDNOTIFY
-from jaula.cli.containers.options import pairs
-from jaula.cli.errors import UsageError
-from jaula.cli.images import pull
+from jaula.cli.containers.attach_loop import SDNOTIFY
+from jaula.cli.containers.create_body import pairs
+from jaula.cli.images import pull_progress
 from jaula.cli.main import Settings
 from jaula.features.kubernetes.cli.kube import play, source
 from jaula.features.kubernetes.cli.pods import pods
@@ -122,7 +122,7 @@ def image_context(image: str, directory: str) -> str | None:
 
     The name is that of the repository, without ``localhost/``, tag and digest.
     """
-    name = pull.split_reference(image)[0].removeprefix("localhost/")
+    name = pull_progress.split_reference(image)[0].removeprefix("localhost/")
     if not name or any(part in ("", ".", "..") for part in name.split("/")):
         return None
     for file in ("Containerfile", "Dockerfile"):

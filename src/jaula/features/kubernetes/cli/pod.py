@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from time import time
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.commands import logs as container_logs
 from jaula.cli.commands import stats as container_stats
+from jaula.cli.containers import create_body as container_options
 from jaula.cli.containers import flags as container_flags
-from jaula.cli.containers import options as container_options
-from jaula.cli.containers.attach import SDNOTIFY
-from jaula.cli.containers.stats import Sampler
-from jaula.cli.errors import CliError, UsageError
-from jaula.cli.images import prune as cli_prune
+from jaula.cli.containers.attach_loop import SDNOTIFY
+from jaula.cli.containers.stats_samples import Sampler
+from jaula.cli.images import prune_prompt as cli_prune
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect as output_inspect
-from jaula.cli.output import list as output_list
+from jaula.cli.output import inspect_output as output_inspect
+from jaula.cli.output import list_output as output_list
 from jaula.cli.output.ansi import redraws
-from jaula.cli.output.table import aligned
+from jaula.cli.output.text_table import aligned
 from jaula.cli.output.times import timestamp
 from jaula.features.kubernetes.cli.pods import list as pod_list
 from jaula.features.kubernetes.cli.pods import logs as pod_logs

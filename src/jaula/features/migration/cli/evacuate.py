@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
 from jaula.cli.main import Settings
-from jaula.cli.output.table import aligned
+from jaula.cli.output.text_table import aligned
 from jaula.features.migration.cli import migrate
 from jaula.spec.units import bytes_size
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.signals import SIGINT
+from jaula.cli.signal_events import SIGINT
 from jaula.features.migration.cli import evacuate
 from jaula.spec import fast_json
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
 from jaula.spec.units import bytes_size
 
 TYPE_CHECKING = False

@@ -6,10 +6,10 @@ import os
 import sys
 import time
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Options
-from jaula.cli.errors import CliError, EngineError, UsageError
-from jaula.cli.signals import ENDING, SignalHandler
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Options
+from jaula.cli.signal_events import ENDING, SignalHandler
 from jaula.features.record.cli.records import open_record, printable
 
 TYPE_CHECKING = False

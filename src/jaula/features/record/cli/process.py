@@ -10,17 +10,17 @@ import os
 import select
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client
 from jaula.cli.main import Settings
-from jaula.cli.signals import ENDING, SignalHandler
+from jaula.cli.signal_events import ENDING, SignalHandler
 from jaula.kernel.paths import unlink_if_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 DEFAULT = "*"  # value of the flag without a file
 _READY = b"ready\n"
@@ -175,7 +175,7 @@ def _record(document: dict[str, Any], path: str, listener: str, status: int) -> 
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula.cli.containers.attach import send_wait
+    from jaula.cli.containers.attach_loop import send_wait
     from jaula.errors import JaulaError
     from jaula.features.record import cgroup, mechanism, recorder
     from jaula.features.record.cli.records import container_of, loss_lines

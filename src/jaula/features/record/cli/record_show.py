@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.command_parser import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,15 +77,15 @@ def _print_header(record: Record, *, sources: bool) -> None:
 
 
 def _print_summary(record: Record, path: str) -> None:
-    from jaula.cli.output import table
+    from jaula.cli.output import text_table
     from jaula.features.record.cli import summary as record_summary
 
-    print(table.aligned(list(record_summary.lines(record)), min_width=0), end="")
+    print(text_table.aligned(list(record_summary.lines(record)), min_width=0), end="")
     print(f"\n{len(record.entries):,} entries; print them: jaula record show --all {path}")
 
 
 def _print_table(record: Record) -> None:
-    from jaula.cli.output import table
+    from jaula.cli.output import text_table
     from jaula.features.record.cli.records import printable, program_name, subject
 
     print()
@@ -100,7 +100,7 @@ def _print_table(record: Record) -> None:
             subject(record, entry),
         )
         lines.append("\t".join(printable(cell) for cell in cells))
-    print(table.aligned(lines), end="")
+    print(text_table.aligned(lines), end="")
 
 
 COMMAND = Command(

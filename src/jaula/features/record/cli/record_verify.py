@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import Command, Flag, Options
 
 
 def run(options: Options) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

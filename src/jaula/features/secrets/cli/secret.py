@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, filters, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.options import pairs
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client, filters, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers.create_body import pairs
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect as output_inspect
-from jaula.cli.output import list as output_list
+from jaula.cli.output import inspect_output as output_inspect
+from jaula.cli.output import list_output as output_list
 from jaula.cli.output import times
 from jaula.spec import units
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.spec.fast_json import pretty
 
 FORMS = ("spdx", "cyclonedx")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
-from jaula.cli.output.progress import Progress
+from jaula.cli.output import list_output as output_list
+from jaula.cli.output.progress_line import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

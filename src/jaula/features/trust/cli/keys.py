@@ -9,8 +9,8 @@ import os
 import sys
 
 from jaula.cli import site_packages
-from jaula.cli.client.client import Client, quote
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
 from jaula.cli.images import registry_auth
 
 TYPE_CHECKING = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.features.trust.cli import keys as trust
 
 

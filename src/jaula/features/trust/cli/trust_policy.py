@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import list as output_list
+from jaula.cli.output import list_output as output_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

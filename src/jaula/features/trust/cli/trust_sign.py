@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
 from jaula.features.trust.cli import keys as trust

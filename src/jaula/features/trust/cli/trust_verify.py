@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.features.trust.cli import keys as trust
 from jaula.spec.fast_json import encode

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Options
-from jaula.cli.containers import pods
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Options
+from jaula.cli.containers import listed_pods
 from jaula.cli.main import Settings
 
 
@@ -26,13 +26,15 @@ def run(options: Options) -> int:
             raise
         listed = []  # the tree of the host needs no engine
     groups = {
-        name: pids for name, ids in pods.groups(listed).items() if (pids := _pids(client, ids))
+        name: pids
+        for name, ids in listed_pods.groups(listed).items()
+        if (pids := _pids(client, ids))
     }
     roots = []
     for name in options.arguments:
         if _is_pid(name):
             roots.append(int(name))
-        elif members := pods.select(listed, name):
+        elif members := listed_pods.select(listed, name):
             roots += _pids(client, [entry["Id"] for entry in members])
         else:
             document = client.get(f"/containers/{quote(name)}/json")

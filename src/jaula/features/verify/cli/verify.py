@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import pods
-from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import Client, quote
+from jaula.cli.command_parser import Command, Flag, Options
+from jaula.cli.containers import listed_pods
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
         pod = document.get("Pod") or {}
         name = document["Name"].lstrip("/")
         reports.append(
-            Report(name, "container", _now(), tuple(rows), pod=pods.title(pod) if pod else "")
+            Report(name, "container", _now(), tuple(rows), pod=listed_pods.title(pod) if pod else "")
         )
     return reports
 
@@ -199,10 +199,10 @@ def _selected(documents: Documents, options: Options) -> dict[str, None]:
         document = documents.inspect(name)
         refs[name] = None
         if (document.get("Pod") or {}).get("Sandbox") == document["Id"]:
-            members = pods.select(documents.listed, document["Id"])
+            members = listed_pods.select(documents.listed, document["Id"])
             refs |= dict.fromkeys(e["Id"] for e in members if e["Id"] != document["Id"])
     for ref in options.texts("pod"):
-        members = pods.select(documents.listed, ref)
+        members = listed_pods.select(documents.listed, ref)
         if not members:
             raise CliError(
                 f"no running pod {ref}: list them with jaula ps --pods, or name the sandbox by id"
@@ -320,7 +320,7 @@ def _watch(options: Options, output_format: str) -> int:
             entries = Documents(client).listed
             listed = {e["Id"]: e for e in entries if options.on("all") or _is_named(e, options)}
             for ref in options.texts("pod"):
-                listed |= {entry["Id"]: entry for entry in pods.select(entries, ref)}
+                listed |= {entry["Id"]: entry for entry in listed_pods.select(entries, ref)}
         except CliError as error:
             print(f"jaula: {error}", file=sys.stderr)  # until the engine answers again
             return list(names)

@@ -27,8 +27,8 @@ from typing import Any
 
 from jaula import cgroups
 from jaula.cgroups.protocol import CgroupDriver
-from jaula.cli.client.client import Client
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.api_client import Client
 from jaula.errors import JaulaError, Unsupported
 from jaula.features.verify import pstree
 from jaula.features.verify.cli.verify import Documents, container_rows

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
     from jaula.features.why.confinement import Confinement
     from jaula.features.why.diagnosis import Diagnosis, Report
     from jaula.features.why.exec_errors import Lookup, ProgramFile
@@ -140,7 +140,7 @@ def execute(client: Client, container: str, words: list[str], user: str) -> Exec
     """Run a command in a container, copy its output to standard error."""
     from time import sleep
 
-    from jaula.cli.client.stdcopy import STDERR, write_all
+    from jaula.cli.client.output_streams import STDERR, write_all
     from jaula.spec.stdcopy import StdcopyReader
 
     body: dict[str, Any] = {"AttachStdout": True, "AttachStderr": True, "Cmd": words}
@@ -380,7 +380,7 @@ def _archived_facts(
 
 def _real_path(client: Client, container: str, path: str) -> str:
     """Return a path of a container without symbolic links, by the archive API."""
-    from jaula.cli.containers import cp
+    from jaula.cli.containers import copy_target
     from jaula.kernel.paths import components
 
     done: list[str] = []
@@ -391,7 +391,11 @@ def _real_path(client: Client, container: str, path: str) -> str:
         if part == "..":
             done = done[:-1]
             continue
-        status = cp.stat_path(client, container, "/" + "/".join((*done, part))) if links else None
+        status = (
+            copy_target.stat_path(client, container, "/" + "/".join((*done, part)))
+            if links
+            else None
+        )
         link = str((status or {}).get("linkTarget") or "")
         if not link:
             done.append(part)
@@ -512,7 +516,7 @@ def run_explained(
     import sys
 
     from jaula.cli import site_packages
-    from jaula.cli.containers.create import create
+    from jaula.cli.containers.create_container import create
 
     if options.on("detach"):
         raise CliError("--why needs an attached container; without -d, or jaula why NAME")

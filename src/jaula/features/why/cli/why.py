@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.signals import ENDING, SignalHandler
+from jaula.cli.signal_events import ENDING, SignalHandler
 from jaula.features.why.cli import explanations as why
 
 TYPE_CHECKING = False

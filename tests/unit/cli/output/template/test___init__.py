@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.cli.output.template import Template
 
 DOCUMENT = {

@@ -12,12 +12,12 @@ import stat
 import sys
 from base64 import b64decode, b64encode
 
-from jaula.cli.client.client import Client, filters, quote
+from jaula.cli.cli_errors import CliError, EngineError, Unreachable, UsageError
+from jaula.cli.client.api_client import Client, filters, quote
 from jaula.cli.containers import network_option
 from jaula.cli.containers.columns import NAME_LABEL
-from jaula.cli.containers.options import set_security_options
-from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
-from jaula.cli.images import pull
+from jaula.cli.containers.create_body import set_security_options
+from jaula.cli.images import pull_progress
 from jaula.features.kubernetes.cli.pods import pods
 from jaula.features.kubernetes.kube import generate
 from jaula.features.kubernetes.kube import plan as kube_plan
@@ -215,7 +215,7 @@ class Play:
         if policy == "never" and not present:
             raise CliError(f"image {image} is absent, and its policy is Never", status=125)
         if policy == "always" or not present:
-            pull.pull(self._client, image, "", quiet=self._settings.quiet, output=2)
+            pull_progress.pull(self._client, image, "", quiet=self._settings.quiet, output=2)
 
     def _has_image(self, image: str) -> bool:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from jaula.cli import site_packages
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 from jaula.features.kubernetes.kube.documents import MAX_SIZE, InvalidDocument, load
 
 TYPE_CHECKING = False

@@ -5,10 +5,10 @@ Source: podman-pod-ps(1). Pods of a kubelet are groups of entries with the membe
 
 from __future__ import annotations
 
-from jaula.cli.containers.pods import title
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.containers.listed_pods import title
 from jaula.cli.output import times
-from jaula.cli.output.list import short_id
+from jaula.cli.output.list_output import short_id
 from jaula.features.kubernetes.cli.pods import pods
 
 TYPE_CHECKING = False
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from jaula.cli.client.client import Client
-    from jaula.cli.output.list import Column
+    from jaula.cli.client.api_client import Client
+    from jaula.cli.output.list_output import Column
 
 DEFAULT = "{{.ID}}\t{{.Name}}\t{{.Status}}\t{{.Created}}\t{{.InfraID}}\t{{.NumberOfContainers}}"
 SORT_KEYS = ("created", "id", "name", "number", "status")

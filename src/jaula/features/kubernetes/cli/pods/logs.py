@@ -6,14 +6,14 @@ container has a connection and a thread, and a line is printed when it arrives.
 
 from __future__ import annotations
 
-from jaula.cli.client.stdcopy import STDERR, write_all
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.output_streams import STDERR, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from jaula.cli.client.client import Client, Query
+    from jaula.cli.client.api_client import Client, Query
 
 _MAX_LINE = 1 << 20  # bytes of a line that is not complete; more is printed as it is
 _MAX_QUEUE = 1024  # lines that are read and not printed

@@ -9,16 +9,16 @@ Pods of Kubernetes, which the engine serves by CRI, are listed with these but be
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, engine_error, filters, quote, target
+from jaula.cli.cli_errors import CliError, EngineError
+from jaula.cli.client.api_client import Client, engine_error, filters, quote, target
 from jaula.cli.containers.columns import NAME_LABEL
-from jaula.cli.errors import CliError, EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from jaula.cli.client.client import Query
+    from jaula.cli.client.api_client import Query
 
 ROLE_LABEL = "io.jaula.pod-role"
 EXIT_POLICY_LABEL = "io.jaula.pod-exit-policy"
@@ -199,7 +199,7 @@ def join(body: dict[str, Any], pod: Pod) -> None:
     policy = host.get("RestartPolicy", {}).get("Name", "")
     text = pod.infra["Labels"].get(RESTART_LABEL)
     if text and policy in ("", "no") and not host.get("AutoRemove"):
-        from jaula.cli.containers.options import restart_policy
+        from jaula.cli.containers.create_body import restart_policy
 
         host["RestartPolicy"] = restart_policy(text)
     if pod.infra.get("Mounts"):
@@ -358,7 +358,7 @@ def wait(client: Client, names: list[str], ended: Callable[[], bool]) -> None:
     """
     from time import sleep
 
-    from jaula.cli.errors import Unreachable
+    from jaula.cli.cli_errors import Unreachable
 
     while not ended():
         try:

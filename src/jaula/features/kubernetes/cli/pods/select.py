@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client
-from jaula.cli.command import Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.command_parser import Flag, Options
 from jaula.cli.id_file import IdFile
 from jaula.cli.main import Settings
 from jaula.features.kubernetes.cli.pods import pods

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from posix import getpid
 
-from jaula.cli.client.client import Client
-from jaula.cli.containers import sd_notify
-from jaula.cli.errors import UsageError
-from jaula.cli.signals import ENDING, SignalHandler
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.containers import container_sd_notify
+from jaula.cli.signal_events import ENDING, SignalHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class Supervisor:
     """The signals of this process, and its service manager if there is one."""
 
-    def __init__(self, notifier: sd_notify.Notifier | None, signals: SignalHandler) -> None:
+    def __init__(
+        self, notifier: container_sd_notify.Notifier | None, signals: SignalHandler
+    ) -> None:
         self._notifier = notifier
         self._signals = signals
         self.signalled = False
@@ -47,7 +49,7 @@ def supervise(mode: str) -> Iterator[Supervisor]:
     """
     if mode not in ("conmon", "ignore"):
         raise UsageError(f"--sdnotify={mode}: it must be conmon or ignore for pods")
-    notifier = sd_notify.notifier(mode)
+    notifier = container_sd_notify.notifier(mode)
     if notifier is not None:
         Client.autostart = False  # an engine of its own would end with the service
     with SignalHandler(ENDING) as signals:

@@ -5,7 +5,7 @@ On a terminal the first line is the legend, and the columns that do not fit are 
 
 from __future__ import annotations
 
-from jaula.cli.output.list import short_id
+from jaula.cli.output.list_output import short_id
 from jaula.spec import units
 
 TYPE_CHECKING = False

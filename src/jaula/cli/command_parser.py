@@ -10,7 +10,7 @@ The parser checks the form of a value. The command checks its meaning.
 
 from __future__ import annotations
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 from jaula.spec.flag import Flag as Flag
 
 TYPE_CHECKING = False

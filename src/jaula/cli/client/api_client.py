@@ -7,10 +7,10 @@ connection of its own.
 
 from __future__ import annotations
 
-from jaula.cli.client import endpoint
-from jaula.cli.client.http import Connection, Response, SocketAddress
+from jaula.cli.cli_errors import CliError, EngineError, Unreachable
+from jaula.cli.client import engine_address
+from jaula.cli.client.http_client import Connection, Response, SocketAddress
 from jaula.cli.environ import text as environ_text
-from jaula.cli.errors import CliError, EngineError, Unreachable
 from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Client:
         selected = resolve_endpoint(host)
         self.explicit_host = selected.host
         self.address = SocketAddress(
-            self.explicit_host or endpoint.default_host(), selected.security
+            self.explicit_host or engine_address.default_host(), selected.security
         )
         self._idle: list[Connection] = []
 
@@ -221,24 +221,26 @@ class Client:
         return checked(connection.response())
 
 
-def resolve_endpoint(host: str = "") -> endpoint.Endpoint:
+def resolve_endpoint(host: str = "") -> engine_address.Endpoint:
     """Return the endpoint for the global options, the environment and the context in use.
 
     ``host`` overrides the option ``--host``.
 
     :raises CliError: when the options conflict or the context cannot be read.
     """
-    host = host or endpoint.ConnectionOptions.host
-    if host and endpoint.ConnectionOptions.context:
+    host = host or engine_address.ConnectionOptions.host
+    if host and engine_address.ConnectionOptions.context:
         raise CliError("conflicting options: either specify --host or --context, not both")
-    if not host and not endpoint.ConnectionOptions.context:
+    if not host and not engine_address.ConnectionOptions.context:
         host = environ_text("JAULA_HOST") or environ_text("DOCKER_HOST")
-    name = endpoint.DEFAULT if host else endpoint.current_context()
-    if name != endpoint.DEFAULT:
+    name = engine_address.DEFAULT if host else engine_address.current_context()
+    if name != engine_address.DEFAULT:
         from jaula.cli.client import contexts
 
         return contexts.resolve(name)
-    return endpoint.Endpoint(host, endpoint.tls_options() if endpoint.is_tcp(host) else None)
+    return engine_address.Endpoint(
+        host, engine_address.tls_options() if engine_address.is_tcp(host) else None
+    )
 
 
 def _encoded(body: object) -> bytes:
@@ -274,7 +276,7 @@ def filters(pairs: Iterable[str]) -> str:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            from jaula.cli.errors import UsageError
+            from jaula.cli.cli_errors import UsageError
 
             raise UsageError(f"bad format of filter (expected name=value): {pair!r}")
         values.setdefault(name.strip().lower(), {})[value.strip()] = True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.command import Flag
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
+from jaula.cli.command_parser import Flag
 from jaula.spec.fast_json import pretty
 
 TYPE_CHECKING = False

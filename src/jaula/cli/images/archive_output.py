@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.stdcopy import write_all
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
+from jaula.cli.client.output_streams import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def write(chunks: Iterator[bytes], path: str, verb: str, title: str = "") -> Non
 
     :raises CliError: when standard output is a terminal.
     """
-    from jaula.cli.output.progress import Progress
+    from jaula.cli.output.progress_line import Progress
 
     if (not path or path == "-") and sys.stdout.isatty():
         raise CliError(f"cowardly refusing to {verb} to a terminal. Use the -o flag or redirect")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Flag, Options
-from jaula.cli.errors import ExitStatus
+from jaula.cli.cli_errors import ExitStatus
+from jaula.cli.client.api_client import Client, filters
+from jaula.cli.command_parser import Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output.progress import Progress
+from jaula.cli.output.progress_line import Progress
 from jaula.spec import units
 
 TYPE_CHECKING = False

@@ -11,7 +11,7 @@ import termios
 from posix import isatty
 from sys import byteorder
 
-from jaula.cli.errors import NotATerminal
+from jaula.cli.cli_errors import NotATerminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

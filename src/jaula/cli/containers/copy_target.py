@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import stat
 
-from jaula.cli.client.client import Client, checked, quote, target
-from jaula.cli.errors import CliError, EngineError, Unreachable
+from jaula.cli.cli_errors import CliError, EngineError, Unreachable
+from jaula.cli.client.api_client import Client, checked, quote, target
 from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from jaula.cli.client.http import Connection, Response
-    from jaula.cli.output.progress import Progress
+    from jaula.cli.client.http_client import Connection, Response
+    from jaula.cli.output.progress_line import Progress
     from jaula.storage.tar.entry import TarEntry
     from jaula.storage.tar.reader import TarReader
 

@@ -6,10 +6,10 @@ This module makes no request: it checks the form of a value, and the engine chec
 
 from __future__ import annotations
 
+from jaula.cli.cli_errors import UsageError
 from jaula.cli.containers import network_option
 from jaula.cli.containers.flags import FLAGS, UPDATE_NAMES
 from jaula.cli.environ import variable
-from jaula.cli.errors import UsageError
 from jaula.cli.images import content_trust
 from jaula.spec.flag import CONFIG, HEALTHCHECK, HOST_CONFIG, PlacedFlag
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 
 def document(options: Options) -> dict[str, Any]:

@@ -6,7 +6,7 @@ detached stream from one that ended with its container.
 
 from __future__ import annotations
 
-from jaula.cli.errors import UsageError
+from jaula.cli.cli_errors import UsageError
 from jaula.errors import InvalidRequest
 from jaula.spec.detach_keys import parse
 

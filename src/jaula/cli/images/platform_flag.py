@@ -5,13 +5,13 @@ The API has a platform as JSON (Docker Engine API 1.46). The engine checks the n
 
 from __future__ import annotations
 
-from jaula.cli.command import Flag
+from jaula.cli.cli_errors import UsageError
+from jaula.cli.command_parser import Flag
 from jaula.cli.environ import text as environment
-from jaula.cli.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 _SYSTEMS = ("linux", "windows", "darwin", "freebsd")
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from posix import isatty
 
+from jaula.cli.cli_errors import EngineError, ExitStatus, Unreachable
 from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
-from jaula.cli.command import Flag
-from jaula.cli.errors import EngineError, ExitStatus, Unreachable
-from jaula.cli.signals import ENDING, NAMES, PROXIED, SIGWINCH, SignalHandler
+from jaula.cli.command_parser import Flag
+from jaula.cli.signal_events import ENDING, NAMES, PROXIED, SIGWINCH, SignalHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.cli.client.client import Client
-    from jaula.cli.client.detach_keys import DetachKeys
-    from jaula.cli.client.http import Connection
-    from jaula.cli.command import Options
+    from jaula.cli.client.api_client import Client
+    from jaula.cli.client.detach_key_matcher import DetachKeys
+    from jaula.cli.client.http_client import Connection
+    from jaula.cli.command_parser import Options
 
 DETACH_KEYS = Flag(
     "detach-keys",
@@ -84,7 +84,7 @@ class AttachLoop:
         )
         signals = PROXIED if self._kill_path else (*ENDING, SIGWINCH) if self.tty else ()
         if self.tty and self.stdin and isatty(0):
-            from jaula.cli.output.terminal import RawTerminal
+            from jaula.cli.output.user_terminal import RawTerminal
 
             with RawTerminal(0), SignalHandler(signals) as handler:
                 self._pump(stream, handler, start, waiting, redraw)
@@ -118,7 +118,7 @@ class AttachLoop:
         """
         if not isatty(1):
             return
-        from jaula.cli.output.terminal import size
+        from jaula.cli.output.user_terminal import size
 
         height, width = size(1)
         if not height and not width:
@@ -149,7 +149,7 @@ def detach_keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | 
     """
     if not ((tty and stdin) or options.is_set("detach-keys")):
         return None
-    from jaula.cli.client.detach_keys import DetachKeys
+    from jaula.cli.client.detach_key_matcher import DetachKeys
 
     keys = DetachKeys(options.text("detach-keys"))  # validated before anything is created
     return keys if tty and stdin else None
@@ -251,7 +251,7 @@ def wait_status(client: Client, waiting: Connection, container: str) -> int:
 
 def send_wait(client: Client, container: str, condition: str) -> Connection:
     """Send a ``wait`` request on a connection of its own. The response head is still unread."""
-    from jaula.cli.client.client import target
+    from jaula.cli.client.api_client import target
 
     connection = client.connection()
     connection.send("POST", target(f"/containers/{container}/wait", (("condition", condition),)))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from posix import geteuid
 
+from jaula.cli.cli_errors import Unreachable
 from jaula.cli.environ import text as variable
-from jaula.cli.errors import Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.client.tls import TlsOptions
+    from jaula.cli.client.client_tls import TlsOptions
 
 SYSTEM_HOST = "unix:///run/jaula/jaula.sock"
 DEFAULT = "default"
@@ -117,7 +117,7 @@ def tls_options() -> TlsOptions | None:
         return None
     from os import path
 
-    from jaula.cli.client.tls import TlsOptions
+    from jaula.cli.client.client_tls import TlsOptions
 
     directory = variable("DOCKER_CERT_PATH") or config_directory()
     defaults = [f"{directory}/{name}" for name in TLS_FILES]

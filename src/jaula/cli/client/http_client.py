@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import _socket
 
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from jaula.cli.client.tls import TlsOptions
+    from jaula.cli.client.client_tls import TlsOptions
 
 MSG_NOSIGNAL = 0x4000
 MSG_PEEK, MSG_DONTWAIT = 0x2, 0x40
@@ -164,9 +164,9 @@ class Connection:
         waiting = poll()
         waiting.register(self.fileno(), events)
         if not waiting.poll(FIRST_ANSWER):
-            from jaula.cli.client import liveness
+            from jaula.cli.client import engine_liveness
 
-            liveness.wait(self.fileno(), events, self.address.text, self.address.connect)
+            engine_liveness.wait(self.fileno(), events, self.address.text, self.address.connect)
 
     def response(self) -> Response:
         """Read the head of the next answer.
@@ -298,9 +298,9 @@ class SocketAddress:
         connection = _connected(name, int(port))
         if self.security is None:
             return connection
-        from jaula.cli.client import tls
+        from jaula.cli.client import client_tls
 
-        return tls.connect(connection, name, self.security)
+        return client_tls.connect(connection, name, self.security)
 
 
 def _connected(name: str, port: int) -> _socket.socket:

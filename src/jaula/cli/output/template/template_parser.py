@@ -6,7 +6,7 @@ Follows Go's text/template for the subset listed there. A node is a tuple that b
 
 from __future__ import annotations
 
-from jaula.cli.errors import CliError
+from jaula.cli.cli_errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.errors import CliError
-from jaula.cli.output import table
+from jaula.cli.cli_errors import CliError
+from jaula.cli.output import text_table
 from jaula.spec.visible_text import visible_cell
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def text(
         lines = ["\t".join(columns_of[name][0] for name in names)]
         for item in items:
             lines.append("\t".join(visible_cell(str(columns_of[name][1](item))) for name in names))
-        return table.aligned(lines)
+        return text_table.aligned(lines)
     from jaula.cli.output.template import Template, unescape
 
     output_format = "{{json .}}" if output_format == "json" else unescape(output_format)
@@ -57,7 +57,7 @@ def text(
     for item in items:
         lines.append(template.render(_row(item, columns_of)))
     if is_table:
-        return table.aligned(lines)
+        return text_table.aligned(lines)
     return "".join(line + "\n" for line in lines)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 
+from jaula.cli.cli_errors import CliError, EngineError
 from jaula.cli.containers import feature_flag
-from jaula.cli.errors import CliError, EngineError
-from jaula.cli.images import platform
+from jaula.cli.images import platform_flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.client.client import Client
-    from jaula.cli.command import Options
+    from jaula.cli.client.api_client import Client
+    from jaula.cli.command_parser import Options
 
 NOT_FOUND = 404
 _NEW_POD = "new:"  # before the name of a pod to create
@@ -43,13 +43,13 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
     image = str(body["Image"])
     if policy == "always":
         _pull(client, options, image)
-    query = (("name", options.text("name")), ("platform", platform.requested(options)))
+    query = (("name", options.text("name")), ("platform", platform_flag.requested(options)))
     try:
         answer = client.document("POST", "/containers/create", query, body)
     except EngineError as error:
         if error.code != NOT_FOUND or policy != "missing" or "image" not in error.reason.lower():
             raise
-        from jaula.cli.images.pull import with_tag
+        from jaula.cli.images.pull_progress import with_tag
 
         sys.stderr.write(f"Unable to find image '{with_tag(image)}' locally\n")
         try:
@@ -97,7 +97,7 @@ def _create_pod(client: Client, name: str, body: dict[str, Any]) -> str:
 
 def _remove_former(client: Client, name: str, cidfile: str) -> None:
     """Remove the container that has the name, and the file with an id."""
-    from jaula.cli.client.client import quote
+    from jaula.cli.client.api_client import quote
     from jaula.cli.id_file import IdFile
 
     if not name:
@@ -132,7 +132,7 @@ def _check_cidfile(path: str) -> None:
 def _write_cidfile(client: Client, path: str, identity: str) -> None:
     """Write the id of a container that was created; if that fails, remove the container."""
     from jaula.cli import id_file
-    from jaula.cli.client.client import quote
+    from jaula.cli.client.api_client import quote
 
     try:
         id_file.write(path, identity)
@@ -144,6 +144,8 @@ def _write_cidfile(client: Client, path: str, identity: str) -> None:
 
 
 def _pull(client: Client, options: Options, image: str) -> None:
-    from jaula.cli.images import pull
+    from jaula.cli.images import pull_progress
 
-    pull.pull(client, image, platform.requested(options), quiet=options.on("quiet"), output=2)
+    pull_progress.pull(
+        client, image, platform_flag.requested(options), quiet=options.on("quiet"), output=2
+    )

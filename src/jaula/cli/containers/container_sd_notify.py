@@ -33,15 +33,15 @@ from posix import (
 )
 from select import POLLIN, poll
 
+from jaula.cli.cli_errors import CliError, EngineError, Unreachable, UsageError
 from jaula.cli.environ import text as environ_text
-from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
 
 MODES = ("conmon", "container", "healthy", "ignore")
 VARIABLE, WATCHDOG = "NOTIFY_SOCKET", "WATCHDOG_USEC"

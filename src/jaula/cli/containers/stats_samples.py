@@ -6,13 +6,13 @@ samples, so a view of many containers takes one interval, not one for each.
 
 from __future__ import annotations
 
-from jaula.cli.errors import EngineError
+from jaula.cli.cli_errors import EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.client.client import Client
+    from jaula.cli.client.api_client import Client
 
 NOT_FOUND, CONFLICT = 404, 409
 

@@ -11,19 +11,19 @@ import sys
 from posix import O_RDONLY, O_WRONLY, _exit, dup2, fork, open, setsid
 from select import POLLIN, poll
 
-from jaula.cli.client.client import Client
-from jaula.cli.containers import listen_fds, sd_notify
-from jaula.cli.containers.attach import send_wait, wait_status
-from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.cli_errors import CliError, EngineError, UsageError
+from jaula.cli.client.api_client import Client
+from jaula.cli.containers import container_sd_notify, listen_fds
+from jaula.cli.containers.attach_loop import send_wait, wait_status
 from jaula.cli.main import Settings
-from jaula.cli.signals import NAMES, PROXIED, SignalHandler
+from jaula.cli.signal_events import NAMES, PROXIED, SignalHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from jaula.cli.command import Options
+    from jaula.cli.command_parser import Options
 
 _FAILED = 125
 
@@ -33,7 +33,7 @@ def of(options: Options) -> Service | None:
 
     :raises UsageError: when the flags are invalid.
     """
-    notifier = sd_notify.notifier(options.text("sdnotify", "ignore"))
+    notifier = container_sd_notify.notifier(options.text("sdnotify", "ignore"))
     number = listen_fds.count()
     if notifier is None and not number:
         return None
@@ -56,7 +56,7 @@ def of_start(options: Options) -> Service | None:
     mode = options.text("sdnotify")
     if mode == "container":
         raise UsageError("--sdnotify=container is for run: a container that exists has no socket")
-    notifier = sd_notify.notifier(mode)
+    notifier = container_sd_notify.notifier(mode)
     if notifier is None:
         return None
     Client.autostart = False
@@ -72,7 +72,12 @@ class Service:
     """
 
     def __init__(
-        self, notifier: sd_notify.Notifier | None, sockets: int, *, init: bool, removed: bool
+        self,
+        notifier: container_sd_notify.Notifier | None,
+        sockets: int,
+        *,
+        init: bool,
+        removed: bool,
     ) -> None:
         self._notifier = notifier
         self._sockets = sockets

@@ -17,7 +17,7 @@ from posix import write
 from time import monotonic
 
 from jaula.cli.output.ansi import redraws
-from jaula.cli.output.terminal import size
+from jaula.cli.output.user_terminal import size
 from jaula.spec.visible_text import visible_line
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ from errno import EPROTO
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT, poll
 from typing import Any, NamedTuple
 
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
 from jaula.errors import JaulaError
 from jaula.tls import CHUNK_SIZE, TlsCodec, TlsError, client_context
 

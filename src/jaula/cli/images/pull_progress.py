@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.cli_errors import CliError, UsageError
 from jaula.cli.output.visible_stream import write_control
 
 TYPE_CHECKING = False
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, TextIO
 
-    from jaula.cli.client.client import Client
-    from jaula.cli.command import Options
+    from jaula.cli.client.api_client import Client
+    from jaula.cli.command_parser import Options
 
 
 BAR_MIN_WIDTH = 110  # columns of a terminal that shows the bar
@@ -133,7 +133,7 @@ def _print_status(
 
 
 def _terminal_width(output: TextIO) -> int:
-    from jaula.cli.output.terminal import size
+    from jaula.cli.output.user_terminal import size
 
     return size(output.fileno())[1] or 80
 

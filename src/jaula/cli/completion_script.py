@@ -6,7 +6,7 @@ for the names of containers, images, networks and volumes.
 
 from __future__ import annotations
 
-from jaula.cli import command as cli_command
+from jaula.cli import command_parser as cli_command
 from jaula.cli import command_table
 
 NAME_COMMANDS = {

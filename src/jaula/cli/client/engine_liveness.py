@@ -13,8 +13,8 @@ import os
 import select
 from time import monotonic
 
-from jaula.cli.client import endpoint
-from jaula.cli.errors import Unreachable
+from jaula.cli.cli_errors import Unreachable
+from jaula.cli.client import engine_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def service_state(host: str) -> dict[str, str]:
     """
     import subprocess
 
-    if host != endpoint.default_host() or not os.path.isdir("/run/systemd/system"):
+    if host != engine_address.default_host() or not os.path.isdir("/run/systemd/system"):
         return {}
-    scope = ["--system"] if host == endpoint.SYSTEM_HOST else ["--user"]
+    scope = ["--system"] if host == engine_address.SYSTEM_HOST else ["--user"]
     command = ["systemctl", *scope, "show", UNIT, f"--property={','.join(_PROPERTIES)}"]
     try:
         done = subprocess.run(
