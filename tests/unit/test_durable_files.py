@@ -23,7 +23,7 @@ OTHERS = {
     # Output of a command, which has no state.
     "features/report/cli.py": "output",
     "features/kubernetes/cli/cri.py": "output",
-    "cli/images/archive_output.py": "output",
+    "cli/images/image_archive.py": "output",
     "images/bootstrap/__init__.py": "output",
     # Their content is on the disk already: by syncfs, fsync or the writer of another file.
     "features/build/builder/local_directories.py": "a cache; the owner is written durably",

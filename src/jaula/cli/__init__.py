@@ -6,7 +6,7 @@ modules of the standard library (``json``, ``re``, ``socket``, ``signal``, ``arg
 ``typing``). It uses the C modules below them directly. A command that needs more imports it in its
 ``run`` function.
 
-A new command is a value in a module of :mod:`jaula.cli.commands` and one line in
+A new command is a value in a module of :mod:`jaula.cli` and one line in
 :mod:`jaula.cli.command_table`. Its parser, help page and shell completion are made from the same
 flag table.
 """

@@ -13,7 +13,7 @@ import os
 from jaula.cli import command_table
 from jaula.oci import build_pyc_archive, pyc_archive
 
-ALL = ("jaula.cli.main", "jaula.cli.client.api_client", "jaula.cli.commands")
+ALL = ("jaula.cli.main", "jaula.cli.client.api_client")
 """Modules of every command that connects to the engine."""
 COMMANDS = (
     "attach", "create", "exec", "images", "info", "inspect", "kill", "logs", "ps", "restart", "rm",

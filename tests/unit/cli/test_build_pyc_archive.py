@@ -102,22 +102,22 @@ def test_the_frequent_commands_are_all_tested() -> None:
 
 
 def test_another_command_imports_its_own_modules_only(clone: Path) -> None:
-    errors, imported = client(clone, "port", "c")
+    errors, imported = client(clone, "volume", "rm", "c")
     assert UNREACHABLE in errors
-    assert imported == {"jaula.cli.commands.port"}
+    assert imported == {"jaula.cli.volume"}
 
 
 def test_an_argument_that_names_another_command_is_an_argument(clone: Path) -> None:
-    assert UNREACHABLE in client(clone, "port", "run")[0]
+    assert UNREACHABLE in client(clone, "volume", "rm", "run")[0]
 
 
 def test_a_changed_module_is_imported(clone: Path) -> None:
-    file = clone / "src/jaula/cli/commands/exec_.py"
+    file = clone / "src/jaula/cli/exec_.py"
     with changed(file, file.read_bytes() + b"\nraise KeyError('changed')\n"):
         errors, imported = client(clone, "exec", "c", "true")
     assert f"internal error at {file}:" in errors
     assert "KeyError: 'changed'" in errors
-    assert imported == {"jaula.cli.commands.exec_"}
+    assert imported == {"jaula.cli.exec_"}
     assert client(clone, "exec", "c", "true")[1] == set()
 
 
@@ -128,30 +128,30 @@ def test_without_an_archive_of_this_interpreter_modules_are_imported(
     with changed(clone / "src/jaula/oci/__pycache__" / pyc_archive.CLIENT_NAME, content):
         errors, imported = client(clone, "exec", "c", "true")
     assert UNREACHABLE in errors
-    assert {"jaula.cli.main", "jaula.cli.commands.exec_"} <= imported
+    assert {"jaula.cli.main", "jaula.cli.exec_"} <= imported
 
 
 def test_the_archive_of_another_clone_is_left_alone(clone: Path, tmp_path: Path) -> None:
     shutil.copytree(clone, tmp_path / "copy", symlinks=True)
     errors, imported = client(tmp_path / "copy", "exec", "c", "true")
     assert UNREACHABLE in errors
-    assert "jaula.cli.commands.exec_" in imported
+    assert "jaula.cli.exec_" in imported
 
 
 def test_the_engine_can_import_whole_modules(clone: Path) -> None:
     """A command of the client that runs the engine has docstrings and all of ``typing``."""
-    command = clone / "src/jaula/cli/commands/port.py"
-    program = b"import typing, signal\nfrom jaula.cli import help\nCOMMAND = None\n"
+    command = clone / "src/jaula/cli/volume.py"
+    program = b"import typing, signal\nfrom jaula.cli import help\nRM = None\n"
     program += b"raise KeyError(bool(help.__doc__), signal.Signals(9).name, typing.Optional[int])\n"
     with changed(command, program):
-        errors = client(clone, "port", "c")[0]
+        errors = client(clone, "volume", "rm", "c")[0]
     assert "KeyError: (True, 'SIGKILL', typing.Optional[int])" in errors
 
 
 def test_no_module_is_loaded_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(build_pyc_archive.COMMAND_MODULES, "ps", ("typing",))
     order = build_pyc_archive.record_order("ps")
-    assert {"jaula.cli.commands.ps", "functools"} <= set(order)
+    assert {"jaula.cli.ps", "functools"} <= set(order)
     assert not pyc_archive.PARTIAL.intersection(order)
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command_table, main
+from jaula.cli import command_table, compose, main
 from jaula.cli.cli_errors import CliError
 from jaula.cli.client import engine_address
 from jaula.cli.client.client_tls import TlsOptions
 from jaula.cli.command_parser import parse
-from jaula.cli.commands import compose
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table, id_file
+from jaula.cli import command_table, container, id_file
 from jaula.cli.cli_errors import CliError
-from jaula.cli.commands import rm
 from jaula.cli.containers import create_container
 from jaula.features.kubernetes.cli import pod as pod_commands
 from jaula.features.kubernetes.cli.pods import pods, select
@@ -43,7 +42,7 @@ class FakeClient:
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeClient.requests, FakeClient.meanwhile = [], lambda: None
     pod = SimpleNamespace(id=ID)
-    for module in (rm, select, pod_commands):
+    for module in (container, select, pod_commands):
         monkeypatch.setattr(module, "Client", FakeClient)
     monkeypatch.setattr(pods, "find", lambda _client, _ref: pod)
     monkeypatch.setattr(pods, "remove", lambda client, pod, **_: client.request("pod rm", pod.id))
@@ -81,7 +80,7 @@ def test_the_file_of_another_command_is_left(
     file = tmp_path / "id"
     file.write_text(f"{ID}\n")
     FakeClient.meanwhile = lambda: meanwhile(file)
-    remove = rm.run if words[0] == "rm" else pod_commands.rm
+    remove = container.rm if words[0] == "rm" else pod_commands.rm
     assert remove(options(*words, str(file))) == 0
     assert FakeClient.requests[0][1].endswith(ID)
     assert (file.read_text() if file.exists() else None) == left
@@ -95,7 +94,7 @@ def test_a_file_that_appears_after_an_ignored_one_is_left(
 ) -> None:
     file = tmp_path / "id"
     FakeClient.meanwhile = lambda: file.write_text(OTHER)
-    remove = rm.run if words[0] == "rm" else pod_commands.rm
+    remove = container.rm if words[0] == "rm" else pod_commands.rm
     assert remove(options(*words, str(file), "name")) == 0
     assert file.read_text() == OTHER
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command_table, completion_script
+from jaula.cli import command_table, completion_script, events, system
 from jaula.cli import help as cli_help
+from jaula.cli import image as image_commands
 from jaula.cli.cli_errors import CliError
 from jaula.cli.command_parser import Options, parse
-from jaula.cli.commands import events, images, system
 from jaula.cli.containers import columns as container_columns
 from jaula.cli.images import pull_progress
 from jaula.cli.output import list_output as output_list
@@ -98,9 +98,9 @@ def test_formats_select_columns() -> None:
 def test_an_image_has_a_line_for_each_name() -> None:
     image = {"RepoTags": ["a:1", "h:5000/b:2"], "RepoDigests": ["a@sha256:ff"]}
     rows = [(row["Repository"], row["Tag"], row["Digest"])
-            for row in images._named(image, digests=True)]  # fmt: skip
+            for row in image_commands._named(image, digests=True)]  # fmt: skip
     assert rows == [("a", "1", "sha256:ff"), ("h:5000/b", "2", "<none>")]
-    assert next(images._named({"RepoTags": None}, digests=False))["Repository"] == "<none>"
+    assert next(image_commands._named({"RepoTags": None}, digests=False))["Repository"] == "<none>"
 
 
 def test_disk_usage_is_summed() -> None:

@@ -186,7 +186,7 @@ def test_every_test_of_the_virtual_machines_exists() -> None:
         ("jaula.kernel.paths, io.jaula.profile, jaula.db", []),
         ("jaula.kernel.absent", ["jaula.kernel.absent"]),
         ("`absent_module.py`", ["absent_module.py"]),
-        ("src/jaula/cli/commands/NAME.py, tests/security/test_iNN_*.py", []),
+        ("src/jaula/cli/NAME.py, tests/security/test_iNN_*.py", []),
     ],
 )
 def test_a_missing_name_is_reported(text: str, missing: list[str], tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from jaula.cli.cli_errors import CliError
-from jaula.cli.commands.images import _named
-from jaula.cli.commands.pull import _canonical
+from jaula.cli.image import _canonical, _named
 from jaula.cli.images import pull_progress
 
 MESSAGES: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.images import archive_output
+from jaula.cli.images import image_archive
 
 
 def chunks(end: BaseException | None = None) -> Iterator[bytes]:
@@ -25,10 +25,10 @@ def test_only_the_own_unfinished_file_is_removed(tmp_path: Path, end: BaseExcept
     target.write_text("former")
     other.write_text("of another process")
     if end is None:
-        archive_output._write(chunks(), str(target))
+        image_archive._write(chunks(), str(target))
     else:
         with pytest.raises(type(end)):
-            archive_output._write(chunks(end), str(target))
+            image_archive._write(chunks(end), str(target))
     assert target.read_text() == ("onetwo" if end is None else "former")
     assert other.read_text() == "of another process"
     assert sorted(os.listdir(tmp_path)) == [target.name, other.name]

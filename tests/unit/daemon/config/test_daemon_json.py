@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.engine import PROJECT
-from jaula.cli import command_parser
-from jaula.cli.commands import daemon
+from jaula.cli import command_parser, daemon
 from jaula.config import EngineConfig, RuntimeConfig
 from jaula.daemon.config import daemon_json, registry
 from jaula.errors import InvalidRequest

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command_parser
-from jaula.cli.commands import daemon
+from jaula.cli import command_parser, daemon
 from jaula.config import EngineConfig, TlsConfig
 from jaula.daemon.config import hosts
 from jaula.errors import InvalidRequest

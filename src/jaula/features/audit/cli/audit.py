@@ -430,7 +430,7 @@ def _tables(snapshot: HostSnapshot) -> frozenset[str] | None:
 def _settings(process: EngineProcess | None) -> EngineSettings | None:
     """Return the settings of the engine's command line and file; None if they cannot be read."""
     from jaula.cli import command_parser as cli_command
-    from jaula.cli.commands import daemon
+    from jaula.cli import daemon
     from jaula.errors import JaulaError
     from jaula.features.audit.benchmark.engine import EngineSettings
     from jaula.rootless import paths

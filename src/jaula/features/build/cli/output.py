@@ -16,7 +16,7 @@ import sys
 
 from jaula.cli.cli_errors import CliError, EngineError, UsageError
 from jaula.cli.client.api_client import quote
-from jaula.cli.images import archive_output
+from jaula.cli.images import image_archive
 from jaula.features.build.cli.secrets import parse_fields
 
 TYPE_CHECKING = False
@@ -104,13 +104,13 @@ def write(client: Client, output: Output, image: str, names: Sequence[str]) -> N
     if output.kind in ("oci", "docker"):
         query = [("names", name) for name in names or (image,)]
         chunks = client.open("GET", "/images/get", query).chunks()
-        archive_output.write(chunks, output.destination, "write the image")
+        image_archive.write(chunks, output.destination, "write the image")
         return
     container = _container(client, image)
     try:
         chunks = client.open("GET", f"/containers/{container}/export").chunks()
         if output.kind == "tar":
-            archive_output.write(chunks, output.destination, "write the tar")
+            image_archive.write(chunks, output.destination, "write the tar")
         else:
             _unpack(chunks, output.destination)
     finally:

@@ -9,8 +9,8 @@ from typing import Any
 from jaula.cli.cli_errors import CliError
 from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.commands.load import chunks
-from jaula.cli.images import archive_output
+from jaula.cli.images import image_archive
+from jaula.cli.images.image_archive import chunks
 from jaula.cli.main import Settings
 from jaula.cli.output import inspect_output as output_inspect
 from jaula.cli.output.progress_line import Progress, file_size
@@ -102,7 +102,7 @@ def export(options: Options) -> int:
         signature = key.sign(b"".join(manifest.chunks()))
         query += (("signature", b64encode(signature).decode()),)
     response = client.open("GET", f"{base}/checkpoint-archive/{quote(name)}", query)
-    archive_output.write(response.chunks(), options.text("output"), "export")
+    image_archive.write(response.chunks(), options.text("output"), "export")
     return 0
 
 

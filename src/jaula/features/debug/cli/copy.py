@@ -9,8 +9,8 @@ from __future__ import annotations
 from jaula.cli.cli_errors import CliError, EngineError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Options
-from jaula.cli.commands.run import STATUS_BY_WORDS
 from jaula.cli.containers.attach_loop import detach_keys_of, start_attached
+from jaula.cli.run import STATUS_BY_WORDS
 from jaula.spec.fast_json import decode_lines
 
 TYPE_CHECKING = False

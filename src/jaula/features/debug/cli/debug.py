@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from jaula.cli import exec_
 from jaula.cli.cli_errors import CliError, EngineError
 from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.commands import exec_
 from jaula.cli.containers.create_body import environment
 from jaula.cli.main import Settings
 
@@ -81,9 +81,9 @@ def ensure_image(client: Client, image: str, *, quiet: bool) -> None:
     else:
         return
     if image == DEFAULT_IMAGE:
-        from jaula.cli.commands.image_bootstrap import bootstrap
+        from jaula.cli.image import build_bootstrap
 
-        bootstrap(client, image, quiet=quiet)
+        build_bootstrap(client, image, quiet=quiet)
         return
     from jaula.cli.images.pull_progress import pull
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from time import time
 
+from jaula.cli import container
+from jaula.cli import stats as container_stats
 from jaula.cli.cli_errors import CliError, UsageError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.commands import logs as container_logs
-from jaula.cli.commands import stats as container_stats
 from jaula.cli.containers import create_body as container_options
 from jaula.cli.containers import flags as container_flags
 from jaula.cli.containers.attach_loop import SDNOTIFY
@@ -320,7 +320,7 @@ LOGS = Command(
     flags=(
         Flag("color", "", "bool", "Print the containers in different colors"),
         Flag("container", "c", "string", "Print the log of this container only"),
-        *(flag for flag in container_logs.COMMAND.flags if flag.name not in ("details", "tail")),
+        *(flag for flag in container.LOGS.flags if flag.name not in ("details", "tail")),
         select.LATEST,
         Flag("names", "n", "bool", "Print the names of the containers in place of their IDs"),
         Flag("tail", "", "string", "Number of lines of each container to show", default="all"),

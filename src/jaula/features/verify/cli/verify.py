@@ -182,7 +182,9 @@ def _containers(client: Client, options: Options) -> list[Report]:
         pod = document.get("Pod") or {}
         name = document["Name"].lstrip("/")
         reports.append(
-            Report(name, "container", _now(), tuple(rows), pod=listed_pods.title(pod) if pod else "")
+            Report(
+                name, "container", _now(), tuple(rows), pod=listed_pods.title(pod) if pod else ""
+            )
         )
     return reports
 

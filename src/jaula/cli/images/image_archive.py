@@ -1,4 +1,4 @@
-"""Write archives from the engine to a file or to standard output."""
+"""Archives of images and containers: send one to the engine, and write one from it to a file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,43 @@ import sys
 
 from jaula.cli.cli_errors import CliError
 from jaula.cli.client.output_streams import write_all
+from jaula.cli.images import pull_progress
+from jaula.spec.fast_json import decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
+
+    from jaula.cli.client.api_client import Client
+
+CHUNK = 1 << 18  # bytes of one read
+
+
+def send(
+    client: Client,
+    archive: BinaryIO,
+    *,
+    quiet: bool = False,
+    platforms: Sequence[tuple[str, str]] = (),
+) -> None:
+    """POST an archive to the engine. ``platforms`` are parameters of the request.
+
+    :raises CliError: when the engine refuses it.
+    """
+    from jaula.cli.output.progress_line import Progress, file_size
+
+    query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"), *platforms)
+    total = file_size(archive.fileno())
+    with Progress("load", total=total, quiet=quiet) as progress:
+        response = client.upload("/images/load", query, progress.counted(chunks(archive)))
+    pull_progress.show_progress(decode_lines(response.chunks()), sys.stdout)
+
+
+def chunks(archive: BinaryIO) -> Iterator[bytes]:
+    """Yield the archive in chunks."""
+    while chunk := archive.read(CHUNK):
+        yield chunk
 
 
 def write(chunks: Iterator[bytes], path: str, verb: str, title: str = "") -> None:

@@ -1,14 +1,15 @@
-"""``jaula login``."""
+"""The commands of registries: ``jaula login``, ``logout`` and ``search``."""
 
 from __future__ import annotations
 
 import sys
 
 from jaula.cli.cli_errors import CliError, EngineError
-from jaula.cli.client.api_client import Client
+from jaula.cli.client.api_client import Client, filters
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
+from jaula.cli.output import list_output as output_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ UNAUTHORIZED = 401
 MAX_PASSWORD = 1 << 16  # bytes
 
 
-def run(options: Options) -> int:
+def login(options: Options) -> int:
     """Verify the credentials at the registry, then store them."""
     from jaula.images.registry.auth.credentials import Login
 
@@ -99,10 +100,10 @@ def _verify_and_store(client: Client, server: str, login: Login, *, clear: bool)
     return 0
 
 
-COMMAND = Command(
+LOGIN = Command(
     "[OPTIONS] [SERVER]",
     "Log in to a registry",
-    run,
+    login,
     flags=(
         Flag("password", "p", "string", "Password (other users can see it in the process list)"),
         Flag("password-stdin", "", "bool", "Take the password from stdin"),
@@ -127,4 +128,89 @@ COMMAND = Command(
         ("Log in from a script", "jaula login -u me --password-stdin registry.example.com < pw"),
     ),
     see_also=("logout", "pull", "push"),
+)
+
+
+def logout(options: Options) -> int:
+    """Remove the stored credentials of a registry; the engine stores none."""
+    from jaula.errors import JaulaError
+
+    key = registry_auth.key(options.arguments[0] if options.arguments else "")
+    try:
+        removed = registry_auth.credential_file().erase(key)
+    except JaulaError as error:
+        raise CliError(str(error)) from None
+    print(f"Removing login credentials for {key}" if removed else f"Not logged in to {key}")
+    return 0
+
+
+LOGOUT = Command(
+    "[SERVER]",
+    "Log out from a registry",
+    logout,
+    max_args=1,
+    description="Removes the credentials of SERVER (default: Docker Hub).",
+    examples=(("Log out from a registry", "jaula logout registry.example.com"),),
+    see_also=("login",),
+)
+
+
+WIDTH = 45  # characters of a description
+
+
+def search(options: Options) -> int:
+    """List the results of the registry, in its order."""
+    term = options.arguments[0]
+    query = (
+        ("term", term),
+        ("limit", options.text("limit")),
+        ("filters", filters(options.texts("filter"))),
+    )
+    results = Client(Settings.host).document(
+        "GET", "/images/search", query, None, registry_auth.headers(term)
+    )
+    no_trunc = options.on("no-trunc")
+    columns: dict[str, output_list.Column] = {
+        "Name": ("NAME", lambda item: item["name"]),
+        "Description": ("DESCRIPTION", lambda item: _one_line(item["description"], no_trunc)),
+        "StarCount": ("STARS", lambda item: str(item["star_count"])),
+        "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
+    }
+    default = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"
+    output_list.show(results or (), columns, default, options.text("format"))
+    return 0
+
+
+def _one_line(text: str, no_trunc: bool) -> str:
+    line = " ".join(text.split())
+    return line if no_trunc else output_list.ellipsis(line, WIDTH)
+
+
+SEARCH = Command(
+    "[OPTIONS] TERM",
+    "Search a registry for images",
+    search,
+    flags=(
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided (is-official=true, stars=3)",
+        ),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("limit", "", "int", "Max number of search results (1 to 100)", default="25"),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+    ),
+    min_args=1,
+    max_args=1,
+    description=(
+        "Searches Docker Hub, or the registry that TERM begins with, if it supports search."
+    ),
+    examples=(("Search official images", "jaula search -f is-official=true nginx"),),
+    see_also=("pull",),
 )

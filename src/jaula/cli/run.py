@@ -1,4 +1,4 @@
-"""``jaula run``: create a container, attach to it, start it, and exit with its status."""
+"""The commands that create a container: ``jaula run`` and ``create``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaula.cli.containers.attach_loop import (
     detach_keys_of,
     start_attached,
 )
-from jaula.cli.containers.create_container import create
+from jaula.cli.containers.create_container import create as create_container
 from jaula.cli.containers.hint import print_hint
 from jaula.cli.environ import variable
 from jaula.cli.main import Settings
@@ -80,7 +80,7 @@ def _run(client: Client, options: Options) -> int:
             lambda container: _attached(client, options, container, body, keys, None),
         )
         return status
-    container = create(client, options, body)
+    container = create_container(client, options, body)
     recorder = None
     if options.is_set("record"):
         recorder = record_process.start(client, container, options, listener)
@@ -116,7 +116,7 @@ def _run_service(
     """Run the container as the main process of a service of systemd."""
     with service:
         service.prepare(body)
-        container = create(client, options, body)
+        container = create_container(client, options, body)
         try:
             service.created(client, container)
 
@@ -189,7 +189,7 @@ def _start_failure(error: EngineError) -> CliError:
     return CliError(error.message, status=status)
 
 
-COMMAND = Command(
+RUN = Command(
     "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     "Create and run a new container from an image",
     run,
@@ -230,5 +230,38 @@ COMMAND = Command(
         ("128+N", "the program was terminated by signal N"),
     ),
     see_also=("create", "exec", "attach", "why", "verify"),
+    completes="image",
+)
+
+
+def create(options: Options) -> int:
+    """Create the container and print its id; with ``--record``, start its recorder."""
+    client = Client(Settings.host)
+    body = container_options.document(options)
+    if not options.is_set("record"):
+        print(create_container(client, options, body))
+        return 0
+    record_process = feature_flag.module("record")
+    record_process.check(client, options)
+    listener = record_process.listen(options, body)
+    container = create_container(client, options, body)
+    record_process.start(client, container, options, listener).print_started()
+    print(container)
+    return 0
+
+
+CREATE = Command(
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create a new container",
+    create,
+    flags=flags.FLAGS,
+    min_args=1,
+    interspersed=False,
+    description=(
+        "Creates a container from IMAGE without starting it and prints its ID. The flags are "
+        "those of run."
+    ),
+    examples=(("Create a container", "jaula create --name job busybox sleep 60"),),
+    see_also=("run", "start", "rm"),
     completes="image",
 )

@@ -1,1 +1,0 @@
-"""The commands, by noun or one per file; :mod:`jaula.cli.command_table` lists them."""
