@@ -27,14 +27,14 @@ from engines import IMAGE, Engine, parent, wait_for
 from networks import new_namespace
 
 from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
-from jaula.features.kubernetes.cni.cache import ResultCache
-from jaula.features.kubernetes.cni.config import parse_list
+from jaula.features.kubernetes.cni.cni_cache import ResultCache
+from jaula.features.kubernetes.cni.cni_config import parse_list
 from jaula.features.kubernetes.cni.network_list import Attachment, NetworkList
 from jaula.features.kubernetes.cni.plugin import PluginExec
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.kubernetes.pods import pause
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.features.kubernetes.pods import pause_rootfs
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.http2_connection import Limits
 from jaula.kernel.netlink import in_netns
 
 PLUGINS = "/usr/lib/cni"
@@ -60,8 +60,8 @@ class Client:
 
         :raises GrpcError: when it failed
         """
-        request = getattr(api, f"{method}Request")(**fields)
-        decode = getattr(api, f"{method}Response").FromString
+        request = getattr(api_pb2, f"{method}Request")(**fields)
+        decode = getattr(api_pb2, f"{method}Response").FromString
         return await self._channel.unary(_SERVICE + method, request, decode, _CALL_SECONDS)
 
     async def timed(self, method: str, **fields: Any) -> tuple[float, Any]:
@@ -235,44 +235,44 @@ class PodRuntime(Engine):
                 waiting += engines.children(pid)
                 yield pid
 
-    def sandbox_config(self, name: str, network: str) -> api.PodSandboxConfig:
+    def sandbox_config(self, name: str, network: str) -> api_pb2.PodSandboxConfig:
         """Return the configuration of a pod as the kubelet sends it."""
         options = self._namespaces(network)
         published = network == PUBLISHED
-        return api.PodSandboxConfig(
-            metadata=api.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
+        return api_pb2.PodSandboxConfig(
+            metadata=api_pb2.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
             hostname="" if network == HOST else name,
             log_directory=str(self.base / "pods" / name),
-            dns_config=api.DNSConfig(servers=["192.0.2.1"], searches=["default.svc.bench"]),
-            port_mappings=[api.PortMapping(container_port=80, host_port=18080)] * published,
+            dns_config=api_pb2.DNSConfig(servers=["192.0.2.1"], searches=["default.svc.bench"]),
+            port_mappings=[api_pb2.PortMapping(container_port=80, host_port=18080)] * published,
             labels={"io.kubernetes.pod.name": name},
-            linux=api.LinuxPodSandboxConfig(
+            linux=api_pb2.LinuxPodSandboxConfig(
                 cgroup_parent=f"/{self.cgroup}/{name}",
-                security_context=api.LinuxSandboxSecurityContext(
+                security_context=api_pb2.LinuxSandboxSecurityContext(
                     namespace_options=options, seccomp=_default_profile()
                 ),
             ),
         )
 
-    def container_config(self, network: str) -> api.ContainerConfig:
+    def container_config(self, network: str) -> api_pb2.ContainerConfig:
         """Return the configuration of a container as the kubelet sends it."""
-        return api.ContainerConfig(
-            metadata=api.ContainerMetadata(name="main"),
-            image=api.ImageSpec(image=IMAGE),
+        return api_pb2.ContainerConfig(
+            metadata=api_pb2.ContainerMetadata(name="main"),
+            image=api_pb2.ImageSpec(image=IMAGE),
             command=("sleep", "100000"),
             log_path="main.log",
             labels={"io.kubernetes.container.name": "main"},
-            envs=[api.KeyValue(key="KUBERNETES_SERVICE_HOST", value=b"192.0.2.1")],
+            envs=[api_pb2.KeyValue(key="KUBERNETES_SERVICE_HOST", value=b"192.0.2.1")],
             mounts=[
-                api.Mount(container_path="/etc/hosts", host_path=str(self.base / "hosts")),
-                api.Mount(
+                api_pb2.Mount(container_path="/etc/hosts", host_path=str(self.base / "hosts")),
+                api_pb2.Mount(
                     container_path="/dev/termination-log",
                     host_path=str(self.base / "termination-log"),
                 ),
             ],
-            linux=api.LinuxContainerConfig(
-                resources=api.LinuxContainerResources(cpu_shares=2, oom_score_adj=1000),
-                security_context=api.LinuxContainerSecurityContext(
+            linux=api_pb2.LinuxContainerConfig(
+                resources=api_pb2.LinuxContainerResources(cpu_shares=2, oom_score_adj=1000),
+                security_context=api_pb2.LinuxContainerSecurityContext(
                     namespace_options=self._namespaces(network),
                     seccomp=_default_profile(),
                     masked_paths=_MASKED,
@@ -282,14 +282,16 @@ class PodRuntime(Engine):
         )
 
     @staticmethod
-    def _namespaces(network: str) -> api.NamespaceOption:
-        return api.NamespaceOption(
-            network=api.NODE if network == HOST else api.POD, pid=api.CONTAINER, ipc=api.POD
+    def _namespaces(network: str) -> api_pb2.NamespaceOption:
+        return api_pb2.NamespaceOption(
+            network=api_pb2.NODE if network == HOST else api_pb2.POD,
+            pid=api_pb2.CONTAINER,
+            ipc=api_pb2.POD,
         )
 
 
-def _default_profile() -> api.SecurityProfile:
-    return api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+def _default_profile() -> api_pb2.SecurityProfile:
+    return api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
 
 
 class Containerd(PodRuntime):
@@ -325,7 +327,7 @@ class Containerd(PodRuntime):
     def load(self, archive: Path) -> None:
         self.run("images", "import", str(archive), stdout=subprocess.DEVNULL)
         if self.process is not None and not (pause_archive := self.base / "pause.tar").exists():
-            program = pause.program(os.uname().machine)
+            program = pause_rootfs.program(os.uname().machine)
             write_image(pause_archive, PAUSE_IMAGE, {"pause": program}, ["/pause"])
             self.run("images", "import", str(pause_archive), stdout=subprocess.DEVNULL)
 

@@ -27,7 +27,7 @@ from engines import IMAGE, Engine
 from jaula.features.verify.escape import attempts, program, results, sysv_shm
 from jaula.features.verify.escape import network as connections
 from jaula.features.verify.escape.network import NetworkTargets
-from jaula.security.capabilities import decode
+from jaula.security.capability_sets import decode
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
 HERE = Path(__file__).resolve().parent

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import engines
 import report
 
-from jaula.features.record import cgroup
+from jaula.features.record import recorded_cgroup
 
 IMAGE = "bench-servers"
 DOCKERFILE = """
@@ -153,7 +153,7 @@ def measure(
 def usage_of(engine: engines.Engine, name: str) -> Callable[[], int]:
     """Return a function that reads the CPU time of a container in nanoseconds."""
     text = engine.run("inspect", "--format", "{{.Id}}", name, capture_output=True, text=True).stdout
-    found = cgroup.directories(engine.pid_of(name), text.strip())
+    found = recorded_cgroup.directories(engine.pid_of(name), text.strip())
     if "cpuacct" in found:
         file = Path(found["cpuacct"], "cpuacct.usage")
         return lambda: int(file.read_text())

@@ -21,8 +21,8 @@ from jaula import __version__
 from jaula.cli import command_table
 from jaula.cli.command_parser import Command, Flag
 from jaula.oci.args import LIST, SWITCH, VALUE
-from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
-from jaula.oci.main import GLOBAL_FLAGS
+from jaula.oci.runtime_main import COMMANDS as RUNTIME_COMMANDS
+from jaula.oci.runtime_main import GLOBAL_FLAGS
 
 CREDENTIAL_VERBS = ("get", "store", "erase", "list")
 CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
@@ -365,7 +365,7 @@ def runtime_page() -> str:
     global_flags = _runtime_flags(GLOBAL_FLAGS, RUNTIME_GLOBAL_HELP)
     commands = []
     for name, summary in RUNTIME_COMMANDS.items():
-        module = importlib.import_module(f"jaula.oci.commands.{name}")
+        module = importlib.import_module("jaula.oci.commands." + f"oci_{name}")
         arguments = re.sub(r"[A-Z][A-Z-]*[A-Z]", r"\\fI\g<0>\\fP", literal(module.USAGE))
         sentence = f"{summary[0].upper()}{summary[1:]}."
         commands.append(f".SS {name}\n\\fBjaula\\-runtime {name}\\fP {arguments}".rstrip())

@@ -20,10 +20,10 @@ def runtime_interfaces(no_cgroup: str = "", *, systemd_cgroups: bool = False) ->
     """
     from jaula import cgroups
     from jaula.logs import open_writer
-    from jaula.rootless import paths
-    from jaula.security.seccomp.seccomp import program
+    from jaula.rootless import xdg_paths
+    from jaula.security.seccomp.seccomp_filter import program
 
-    if paths.rootless_uid() is None:
+    if xdg_paths.rootless_uid() is None:
         driver = cgroups.detect(systemd=systemd_cgroups)
     else:
         driver = cgroups.delegated(no_cgroup)

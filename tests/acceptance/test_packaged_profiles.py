@@ -11,7 +11,7 @@ import pytest
 
 from harness.engine import PROJECT, PrivateEngine
 from harness.packaged_images import EXERCISES, Service, build
-from jaula.spec import profile
+from jaula.spec import confinement_profile
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PROFILES = PROJECT / "src/jaula/spec/profiles"
@@ -46,7 +46,7 @@ def test_an_image_serves_under_its_profile(
 
 @pytest.mark.parametrize("name", sorted(EXERCISES))
 def test_a_profile_of_the_package_restricts_everything(name: str) -> None:
-    document = profile.load((PROFILES / f"{name}.toml").read_bytes(), name)
+    document = confinement_profile.load((PROFILES / f"{name}.toml").read_bytes(), name)
     assert document.sources[0].start_recorded
     assert document.sources[0].losses == {}
     assert document.files.read_only_root

@@ -19,9 +19,9 @@ from harness import builds
 from harness.engine import Reply
 from harness.pods import Cri, connected, container_config, sandbox_config
 from harness.stream_client import SpdyClient
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.connection import ConnectionLost
-from jaula.grpc.errors import GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import GrpcError
+from jaula.grpc.http2_connection import ConnectionLost
 from jaula.kernel.netlink import in_netns
 
 FAILED = 500  # status of an answer that is an error of gRPC
@@ -90,7 +90,7 @@ class PodOperation(Operation):
         zygote, without which an engine ends.
         """
         if self.answer is not None and self.answer.status == 200:
-            return getattr(api, f"{method}Response").FromString(self.answer.body)
+            return getattr(api_pb2, f"{method}Response").FromString(self.answer.body)
         ending = self.killed == "zygote" and self.answer is not None
         if ending and self.answer.body.startswith(b"UNAVAILABLE: "):
             return self.must_call(method, **fields)
@@ -100,9 +100,9 @@ class PodOperation(Operation):
 
     # pods and containers
 
-    def config(self) -> api.PodSandboxConfig:
+    def config(self) -> api_pb2.PodSandboxConfig:
         config = sandbox_config(self.name, log_directory=str(self.logs))
-        config.linux.security_context.namespace_options.network = api.POD
+        config.linux.security_context.namespace_options.network = api_pb2.POD
         return config
 
     @property
@@ -125,9 +125,9 @@ class PodOperation(Operation):
         self.must_call("StartContainer", container_id=created)
         return str(created)
 
-    def status(self, container: str) -> api.ContainerStatus:
+    def status(self, container: str) -> api_pb2.ContainerStatus:
         response = self.must_call("ContainerStatus", container_id=container)
-        status: api.ContainerStatus = response.status
+        status: api_pb2.ContainerStatus = response.status
         return status
 
     def answers_exec(self, container: str) -> None:
@@ -170,7 +170,7 @@ class RunPod(PodOperation):
         if listed != [pod]:
             raise Fault(f"the pod is {pod}, and the list has {listed}")
         status = self.must_call("PodSandboxStatus", pod_sandbox_id=pod).status
-        if status.state != api.SANDBOX_READY:
+        if status.state != api_pb2.SANDBOX_READY:
             raise Fault(f"the pod is not ready: {status}")
         self.target.until(lambda: self.addresses() == [status.network.ip], "the pod has an address")
         self.pod = pod
@@ -193,7 +193,7 @@ class StopPod(PodOperation):
         self.answered("StopPodSandbox", pod_sandbox_id=self.pod)
         status = self.must_call("PodSandboxStatus", pod_sandbox_id=self.pod).status
         state = self.status(self.id).state
-        if (status.state, state) != (api.SANDBOX_NOTREADY, api.CONTAINER_EXITED):
+        if (status.state, state) != (api_pb2.SANDBOX_NOTREADY, api_pb2.CONTAINER_EXITED):
             raise Fault(f"the pod is stopped, and the states are {status.state}, {state}")
         self.no_addresses()
 
@@ -238,7 +238,7 @@ class CreateContainer(PodOperation):
         :raises Fault: when it does not.
         """
         self.target.until(
-            lambda: self.status(container).state == api.CONTAINER_EXITED, "the container ends"
+            lambda: self.status(container).state == api_pb2.CONTAINER_EXITED, "the container ends"
         )
         time.sleep(0.15)  # a stray program would write now
         status = self.status(container)
@@ -264,7 +264,7 @@ class StartContainer(CreateContainer):
         if self.killed in ("", "engine", "zygote"):
             self.answered("StartContainer", container_id=self.id)
             self.ended(self.id, (STATUS,))
-        elif self.status(self.id).state != api.CONTAINER_CREATED:
+        elif self.status(self.id).state != api_pb2.CONTAINER_CREATED:
             self.ended(self.id, (STATUS, *DIED))
         elif self.answer is None or self.answer.status == 200:
             raise Fault(f"the start was answered {self.answer}, and the container is created")
@@ -285,7 +285,7 @@ class StopContainer(PodOperation):
     def verify(self) -> None:
         self.answered("StopContainer", container_id=self.id, timeout=5)
         status = self.status(self.id)
-        if status.state != api.CONTAINER_EXITED:
+        if status.state != api_pb2.CONTAINER_EXITED:
             raise Fault(f"the container is stopped, and is {status}")
         if self.killed == "engine" and status.exit_code != 0:
             raise Fault(f"the program ended with 0, and the status is {status}")
@@ -327,7 +327,7 @@ class ExecSync(StopContainer):
             raise Fault(f"the process ran {self.lines()} times for one request")
         if self.killed == "shim":
             self.target.until(
-                lambda: self.status(self.id).state == api.CONTAINER_EXITED, "the container ends"
+                lambda: self.status(self.id).state == api_pb2.CONTAINER_EXITED, "the container ends"
             )
         else:
             self.answers_exec(self.id)
@@ -438,7 +438,7 @@ class UpdateResources(StopContainer):
         return self.ask_for("UpdateContainerResources", **self.request())
 
     def request(self) -> dict[str, Any]:
-        limits = api.LinuxContainerResources(memory_limit_in_bytes=self.limit)
+        limits = api_pb2.LinuxContainerResources(memory_limit_in_bytes=self.limit)
         return {"container_id": self.id, "linux": limits}
 
     def verify(self) -> None:
@@ -494,8 +494,8 @@ class ImageOperation(PodOperation):
     def image(self) -> str:
         return self.name
 
-    def spec(self) -> api.ImageSpec:
-        return api.ImageSpec(image=self.image)
+    def spec(self) -> api_pb2.ImageSpec:
+        return api_pb2.ImageSpec(image=self.image)
 
 
 class PullImage(ImageOperation):

@@ -28,17 +28,17 @@ from harness.engine import PrivateEngine, Reply
 from harness.recorded_disk import RecordedDisk
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
-from jaula.engine.containers.inspect import landlock_rules
+from jaula.engine.containers.container_inspect import landlock_rules
 from jaula.errors import JaulaError
-from jaula.images.store.store import ImageStore
-from jaula.images.store.verify import Verification
+from jaula.images.store.image_store import ImageStore
+from jaula.images.store.verify_images import Verification
 from jaula.kernel import mounts
-from jaula.spec.network import NetworkRecord
+from jaula.spec.network_record import NetworkRecord
+from jaula.state.container_records import BuildStep, ContainerRecord, Status
 from jaula.state.database import Database
-from jaula.state.records import BuildStep, ContainerRecord, Status
-from jaula.storage.drivers.table import select_driver
-from jaula.storage.layers.store import LayerStore
-from jaula.storage.volumes import VolumeStore
+from jaula.storage.drivers.driver_choice import select_driver
+from jaula.storage.layers.layer_store import LayerStore
+from jaula.storage.volume_directories import VolumeStore
 
 BASE = layer("base", 200_000)
 

@@ -16,7 +16,7 @@ from jaula.features.verify.model.result import Result, Verdict
 from jaula.features.verify.verify import render, verify
 from jaula.kernel import mountinfo, mounts
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
-from jaula.spec import runtime
+from jaula.spec import runtime_spec
 
 
 class Audited:
@@ -27,7 +27,7 @@ class Audited:
         self.name = name
         self.inspect: dict[str, Any] = containers.inspect(engine, name)
         reply = engine.request("GET", f"/jaula/containers/{self.inspect['Id']}/spec")
-        self.spec = runtime.decode(reply.body)
+        self.spec = runtime_spec.decode(reply.body)
         self.pid: int = self.inspect["State"]["Pid"]
         self.snapshot = HostSnapshot()
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from jaula.features.build.files.copy import prepare
-from jaula.features.build.files.sources import Tree
+from jaula.features.build.files.copy_files import prepare
+from jaula.features.build.files.source_archives import Tree
 from jaula.images.dockerfile.ast import Add, Copy, Location
 
 LOCATION = Location(1, 1)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness.engine import PrivateEngine, UnixConnection
-from jaula.features.build import session_protocol as protocol
+from jaula.features.build import session_protocol
 from jaula.features.build.session_protocol import SessionRequestKind
 
 Files = Mapping[str, str | bytes | tarfile.TarInfo]
@@ -156,7 +156,7 @@ class Session:
         self._sock.connect(str(self.engine.socket))
         self._sock.sendall(
             f"POST /build/session?session={self.id} HTTP/1.1\r\nHost: x\r\n"
-            f"Connection: Upgrade\r\nUpgrade: {protocol.PROTOCOL}\r\n\r\n".encode()
+            f"Connection: Upgrade\r\nUpgrade: {session_protocol.PROTOCOL}\r\n\r\n".encode()
         )
         head = b""
         while b"\r\n\r\n" not in head:
@@ -187,7 +187,9 @@ class Session:
     def _serve(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                kind, stream, length = protocol.decode_header(self._read(protocol.HEADER_SIZE))
+                kind, stream, length = session_protocol.decode_header(
+                    self._read(session_protocol.HEADER_SIZE)
+                )
                 self._answer(kind, stream, self._read(length))
 
     def _answer(self, kind: SessionRequestKind, stream: int, payload: bytes) -> None:
@@ -199,7 +201,7 @@ class Session:
             SessionRequestKind.SSH,
         ):
             return
-        id = protocol.decode_request(payload)
+        id = session_protocol.decode_request(payload)
         self.asked.append((kind.name.lower(), id))
         if kind is SessionRequestKind.SSH and self.agent is not None:
             return
@@ -208,14 +210,16 @@ class Session:
             SessionRequestKind.CONTEXT: self.contexts,
         }.get(kind, {})
         if id not in known:
-            self._say(SessionRequestKind.FAIL, stream, protocol.UNKNOWN.encode())
+            self._say(SessionRequestKind.FAIL, stream, session_protocol.UNKNOWN.encode())
             return
         content = known[id]
-        for start in range(0, len(content), protocol.PAYLOAD_LIMIT):
+        for start in range(0, len(content), session_protocol.PAYLOAD_LIMIT):
             self._say(
-                SessionRequestKind.DATA, stream, content[start : start + protocol.PAYLOAD_LIMIT]
+                SessionRequestKind.DATA,
+                stream,
+                content[start : start + session_protocol.PAYLOAD_LIMIT],
             )
         self._say(SessionRequestKind.END, stream, b"")
 
     def _say(self, kind: SessionRequestKind, stream: int, payload: bytes) -> None:
-        self._sock.sendall(protocol.encode_frame(kind, stream, payload))
+        self._sock.sendall(session_protocol.encode_frame(kind, stream, payload))

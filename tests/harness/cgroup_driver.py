@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from jaula import cgroups
-from jaula.cgroups.protocol import CgroupDriver
+from jaula.cgroups.cgroup_driver import CgroupDriver
 
 
 @functools.cache

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import msgspec
 from google.protobuf.message import Message
 
-from jaula.features.checkpoint.runtime import images
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
-from jaula.features.checkpoint.store import CheckpointStore
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore
+from jaula.features.checkpoint.runtime import criu_images
+from jaula.features.checkpoint.runtime.proto import images_pb2
 
 
 class Edit(NamedTuple):
@@ -38,10 +38,10 @@ def sign_again(
 
 def rewrite(path: Path, message: type[Message], change: Callable[[Any], None]) -> None:
     """Change every message of a file."""
-    messages = images.decode(path.read_bytes(), path.name, message)
+    messages = criu_images.decode(path.read_bytes(), path.name, message)
     for each in messages:
         change(each)
-    path.write_bytes(images.encode(path.name, messages))
+    path.write_bytes(criu_images.encode(path.name, messages))
 
 
 def _one(made: Path, pattern: str) -> Path:
@@ -49,26 +49,26 @@ def _one(made: Path, pattern: str) -> Path:
     return path
 
 
-def core(change: Callable[[pb.Core], None]) -> Callable[[Path], None]:
-    return lambda made: rewrite(made / "core-1.img", pb.Core, change)
+def core(change: Callable[[images_pb2.Core], None]) -> Callable[[Path], None]:
+    return lambda made: rewrite(made / "core-1.img", images_pb2.Core, change)
 
 
-def creds(change: Callable[[pb.Credentials], None]) -> Callable[[Path], None]:
+def creds(change: Callable[[images_pb2.Credentials], None]) -> Callable[[Path], None]:
     return core(lambda each: change(each.thread_core.creds))
 
 
-def mount(target: str, change: Callable[[pb.Mount], None]) -> Callable[[Path], None]:
+def mount(target: str, change: Callable[[images_pb2.Mount], None]) -> Callable[[Path], None]:
     """Change the mount at a path."""
 
     def edit(made: Path) -> None:
         changed: list[str] = []
 
-        def one(each: pb.Mount) -> None:
+        def one(each: images_pb2.Mount) -> None:
             if each.mountpoint == target:
                 change(each)
                 changed.append(target)
 
-        rewrite(_one(made, "mountpoints-*.img"), pb.Mount, one)
+        rewrite(_one(made, "mountpoints-*.img"), images_pb2.Mount, one)
         assert changed, target
 
     return edit
@@ -79,10 +79,10 @@ def without_mount(target: str) -> Callable[[Path], None]:
 
     def edit(made: Path) -> None:
         path = _one(made, "mountpoints-*.img")
-        messages = images.decode(path.read_bytes(), path.name, pb.Mount)
+        messages = criu_images.decode(path.read_bytes(), path.name, images_pb2.Mount)
         kept = [each for each in messages if each.mountpoint != target]
         assert len(kept) == len(messages) - 1
-        path.write_bytes(images.encode(path.name, kept))
+        path.write_bytes(criu_images.encode(path.name, kept))
 
     return edit
 
@@ -94,39 +94,39 @@ def add(
 
     def edit(made: Path) -> None:
         path = _one(made, pattern)
-        messages = images.decode(path.read_bytes(), path.name, message)
+        messages = criu_images.decode(path.read_bytes(), path.name, message)
         copy = type(messages[0])()
         copy.CopyFrom(messages[0])
-        path.write_bytes(images.encode(path.name, [*messages, make(copy)]))
+        path.write_bytes(criu_images.encode(path.name, [*messages, make(copy)]))
 
     return edit
 
 
-def file(change: Callable[[pb.File], None]) -> Callable[[Path], None]:
+def file(change: Callable[[images_pb2.File], None]) -> Callable[[Path], None]:
     """Change the first regular file that is open."""
 
     def edit(made: Path) -> None:
         done: list[int] = []
 
-        def one(each: pb.File) -> None:
+        def one(each: images_pb2.File) -> None:
             if each.HasField("reg") and not done:
                 change(each)
                 done.append(each.id)
 
-        rewrite(made / "files.img", pb.File, one)
+        rewrite(made / "files.img", images_pb2.File, one)
         assert done
 
     return edit
 
 
-def ids(change: Callable[[pb.Ids, pb.Ids], None]) -> Callable[[Path], None]:
+def ids(change: Callable[[images_pb2.Ids, images_pb2.Ids], None]) -> Callable[[Path], None]:
     """Change the namespaces of init; the second argument are those of the host."""
 
     def edit(made: Path) -> None:
-        (inventory,) = images.decode(
-            (made / "inventory.img").read_bytes(), "inventory.img", pb.Inventory
+        (inventory,) = criu_images.decode(
+            (made / "inventory.img").read_bytes(), "inventory.img", images_pb2.Inventory
         )
-        rewrite(made / "ids-1.img", pb.Ids, lambda each: change(each, inventory.root_ids))
+        rewrite(made / "ids-1.img", images_pb2.Ids, lambda each: change(each, inventory.root_ids))
 
     return edit
 
@@ -174,16 +174,16 @@ def _all_capabilities(name: str) -> Callable[[Path], None]:
     return creds(lambda each: getattr(each, name).__setitem__(slice(None), [0xFFFFFFFF, 0x1FF]))
 
 
-def _filter(change: Callable[[pb.Seccomp], None]) -> Callable[[Path], None]:
-    return lambda made: rewrite(made / "seccomp.img", pb.Seccomp, change)
+def _filter(change: Callable[[images_pb2.Seccomp], None]) -> Callable[[Path], None]:
+    return lambda made: rewrite(made / "seccomp.img", images_pb2.Seccomp, change)
 
 
-def _allow_all(image: pb.Seccomp) -> None:
+def _allow_all(image: images_pb2.Seccomp) -> None:
     for each in image.seccomp_filters:
         each.filter = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
 
 
-def _no_filter(each: pb.Core) -> None:
+def _no_filter(each: images_pb2.Core) -> None:
     each.thread_core.ClearField("seccomp_mode")
     each.thread_core.ClearField("seccomp_filter")
 
@@ -224,7 +224,7 @@ def edits(canary: Path) -> tuple[Edit, ...]:
         Edit("no user namespace", "user namespaces", lambda made: _one(made, "userns-*").unlink()),
         Edit("two user namespaces", "user namespaces", _new_file("userns-99.img", b"x")),
         Edit("two first processes", "first process",
-             add("pstree.img", pb.PstreeEntry, lambda each: _other(each, pid=9000))),
+             add("pstree.img", images_pb2.PstreeEntry, lambda each: _other(each, pid=9000))),
         Edit("external mount of the host", "names a directory of the host",
              mount("/dev", _set(ext_key="/"))),
         Edit("another key of a mount", "names a directory of the host",
@@ -248,7 +248,7 @@ def edits(canary: Path) -> tuple[Edit, ...]:
              mount("/proc", _set(options=f"release_agent={canary}"))),
         Edit("another hierarchy", "has the option", mount("/proc", _set(options="none,name=x"))),
         Edit("two mounts", "two mounts",
-             add("mountpoints-*.img", pb.Mount, lambda each: _other(each, mnt_id=9000))),
+             add("mountpoints-*.img", images_pb2.Mount, lambda each: _other(each, mnt_id=9000))),
         Edit("no mask", "is missing", without_mount("/proc/keys")),
         Edit("file above", "'..'",
              file(lambda each: _set(name=f"{up}{canary}".encode())(each.reg))),
@@ -259,7 +259,7 @@ def edits(canary: Path) -> tuple[Edit, ...]:
         *(Edit(f"descriptor of kind {kind}", "is refused", file(_set(type=kind)))
           for kind in (12, 14, 16, 19, 30)),
         Edit("plugins", "plugins of CRIU", lambda made: rewrite(
-            made / "inventory.img", pb.Inventory,
+            made / "inventory.img", images_pb2.Inventory,
             lambda each: each.plugins_entry.plugins.append("x"))),
         *(Edit(f"images of {name}", "unknown file", _new_file(name))
           for name in ("nftables-9.img", "iptables-9.img", "ip6tables-9.img", "route-9.img",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaula.sandbox.limits import Limits
+from jaula.sandbox.sandbox_limits import Limits
 
 _INTERPRETER = 1 << 30  # bytes of addresses that an interpreter with its modules has at most
 _OWN_VARIABLES = {"LC_ALL", "PATH", "MALLOC_ARENA_MAX"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.features.record import reader
-from jaula.features.record.document import (
+from jaula.features.record import record_reader
+from jaula.features.record.record_document import (
     VERSION,
     Container,
     Document,
@@ -17,7 +17,7 @@ from jaula.features.record.document import (
     Program,
     encode_line,
 )
-from jaula.features.record.reader import Record
+from jaula.features.record.record_reader import Record
 from jaula.state.audit_log import Head, line_hash
 
 IMAGE = "sha256:" + "0" * 64
@@ -34,7 +34,9 @@ def record(
 
     ``executed`` in the fields is a path. ``started``: the runtime executes the first program.
     """
-    return reader.parse(lines(*entries, started=started, losses=losses, end=end, **container))
+    return record_reader.parse(
+        lines(*entries, started=started, losses=losses, end=end, **container)
+    )
 
 
 def lines(

@@ -9,9 +9,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from jaula.runtime.client import Runtime, Sandbox, Shim, SpareInit
-from jaula.runtime.protocol import AttachStream, Event, ExitRecord, LogSetup, StartRequest
-from jaula.spec import runtime as oci
+from jaula.runtime.runtime_client import Runtime, Sandbox, Shim, SpareInit
+from jaula.runtime.shim_protocol import AttachStream, Event, ExitRecord, LogSetup, StartRequest
+from jaula.spec import runtime_spec
 from jaula.spec.rootfs import OverlayRoot
 
 CAPABILITIES = (
@@ -34,50 +34,52 @@ def make_spec(
     cgroup: str,
     first_id: int,
     terminal: bool = False,
-    mounts: tuple[oci.Mount, ...] = (),
+    mounts: tuple[runtime_spec.Mount, ...] = (),
     cwd: str = "/",
-    user: oci.User | None = None,
-    resources: oci.Resources | None = None,
+    user: runtime_spec.User | None = None,
+    resources: runtime_spec.Resources | None = None,
     namespaces: tuple[str, ...] = NAMESPACES,
-) -> oci.Spec:
+) -> runtime_spec.Spec:
     """Return a small spec like the engine's."""
-    mapping = (oci.IDMapping(0, first_id, 65536),) if "user" in namespaces else ()
+    mapping = (runtime_spec.IDMapping(0, first_id, 65536),) if "user" in namespaces else ()
     secure = ("nosuid", "noexec", "nodev")
-    return oci.Spec(
-        process=oci.Process(
+    return runtime_spec.Spec(
+        process=runtime_spec.Process(
             cwd=cwd,
             args=args,
             env=("PATH=/bin", "TERM=xterm"),
             terminal=terminal,
-            user=user or oci.User(),
-            capabilities=oci.Capabilities(
+            user=user or runtime_spec.User(),
+            capabilities=runtime_spec.Capabilities(
                 bounding=CAPABILITIES, effective=CAPABILITIES, permitted=CAPABILITIES
             ),
             oom_score_adj=0,
-            rlimits=(oci.Rlimit("RLIMIT_NOFILE", 256, 128),),
+            rlimits=(runtime_spec.Rlimit("RLIMIT_NOFILE", 256, 128),),
         ),
-        root=oci.Root("rootfs"),
+        root=runtime_spec.Root("rootfs"),
         hostname="box",
         mounts=(
-            oci.Mount("/proc", "proc", "proc", secure),
-            oci.Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755")),
-            oci.Mount(
+            runtime_spec.Mount("/proc", "proc", "proc", secure),
+            runtime_spec.Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755")),
+            runtime_spec.Mount(
                 "/dev/pts",
                 "devpts",
                 "devpts",
                 ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
             ),
-            oci.Mount("/sys", "sysfs", "sysfs", (*secure, "ro")),
-            oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*secure, "ro")),
+            runtime_spec.Mount("/sys", "sysfs", "sysfs", (*secure, "ro")),
+            runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*secure, "ro")),
             *mounts,
         ),
-        linux=oci.Linux(
-            namespaces=tuple(oci.Namespace(kind) for kind in namespaces),
+        linux=runtime_spec.Linux(
+            namespaces=tuple(runtime_spec.Namespace(kind) for kind in namespaces),
             uid_mappings=mapping,
             gid_mappings=mapping,
-            devices=tuple(oci.Device(f"/dev/{name}", "c", 1, minor) for name, minor in NULL),
+            devices=tuple(
+                runtime_spec.Device(f"/dev/{name}", "c", 1, minor) for name, minor in NULL
+            ),
             cgroups_path=cgroup,
-            resources=resources or oci.Resources(pids=oci.Pids(100)),
+            resources=resources or runtime_spec.Resources(pids=runtime_spec.Pids(100)),
             masked_paths=("/proc/kcore", "/proc/keys", "/sys/firmware"),
             readonly_paths=("/proc/sys", "/proc/bus"),
         ),
@@ -118,7 +120,7 @@ class ContainerRunner:
 
     async def _wait_for_zygote(self) -> None:
         """Wait until the zygote has warmed up; it has all memory of the process of the tests."""
-        mapping = oci.IDMapping(0, self.first_id, 65536)
+        mapping = runtime_spec.IDMapping(0, self.first_id, 65536)
         (await self.runtime.sandbox((mapping,), network=False)).close()
 
     async def spare_init(self, name: str, sandbox: Sandbox) -> SpareInit:
@@ -154,7 +156,7 @@ class ContainerRunner:
             first_id=self.first_id,
             **spec,  # type: ignore[arg-type]
         )
-        (home / "run/bundle/config.json").write_bytes(oci.encode(document))
+        (home / "run/bundle/config.json").write_bytes(runtime_spec.encode(document))
         ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
         events: list[Event] = []
 

@@ -55,8 +55,8 @@ def main() -> None:
     directory, last, operation = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     arguments = sys.argv[4:]
     from jaula.config import Paths
-    from jaula.images.store.store import ImageStore
-    from jaula.storage.layers.store import LayerStore
+    from jaula.images.store.image_store import ImageStore
+    from jaula.storage.layers.layer_store import LayerStore
 
     paths = Paths(directory / "root", directory / "run")
     form: Any = os.environ.get("JAULA_LAYER_FORMAT", "directory")
@@ -75,7 +75,7 @@ def main() -> None:
 
 def load(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
     """Load an archive."""
-    from jaula.images.archive.load import load
+    from jaula.images.archive.load_archive import load
 
     data = open(arguments[0], "rb")  # noqa: SIM115 - until the process ends
     return lambda: list(load(images, data))
@@ -122,7 +122,7 @@ def discard(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 
 def _driver(paths: Any, layers: Any, name: str) -> Any:
-    from jaula.storage.drivers.table import open_driver
+    from jaula.storage.drivers.driver_choice import open_driver
 
     return open_driver(name, paths, layers)
 

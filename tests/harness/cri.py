@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
-from jaula.grpc.server import Method, Server
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.grpc_server import Method, Server
+from jaula.grpc.http2_connection import Limits
 from jaula.spec.protobuf import decoder
 
 IMAGES = "/runtime.v1.ImageService/"

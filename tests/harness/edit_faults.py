@@ -11,14 +11,14 @@ from counted_steps import CountedSteps, main
 
 def replace(steps: CountedSteps) -> None:
     from jaula.engine.networks.connect import NetworkConnector
-    from jaula.features.edit import edit
+    from jaula.features.edit import edit_container
     from jaula.network.port_mapper import PortMapper
-    from jaula.runtime.client import Shim
+    from jaula.runtime.runtime_client import Shim
 
     for owner, name in (
-        (edit._Steps, "_save"),
-        (edit, "_write"),
-        (edit, "_apply"),
+        (edit_container._Steps, "_save"),
+        (edit_container, "_write"),
+        (edit_container, "_apply"),
         (Shim, "change_mounts"),
         (NetworkConnector, "connect"),
         (NetworkConnector, "disconnect"),
@@ -27,7 +27,7 @@ def replace(steps: CountedSteps) -> None:
         (PortMapper, "_withdraw"),
     ):
         steps.count(owner, name, ends=True)
-    steps.during(edit.Edits, "edit")
+    steps.during(edit_container.Edits, "edit")
 
 
 if __name__ == "__main__":

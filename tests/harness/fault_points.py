@@ -102,15 +102,15 @@ def replace(
 
 
 def replace_all() -> None:
-    from jaula.runtime import client, seqpacket, zygote
-    from jaula.runtime.create import create
-    from jaula.runtime.init import sync
+    from jaula.runtime import runtime_client, seqpacket, zygote
+    from jaula.runtime.create import create_init
+    from jaula.runtime.init import init_sync
     from jaula.runtime.shim import shim
     from jaula.runtime.shim.engine_connections import ControlSockets
 
     _pids["engine"] = os.getpid()
 
-    original_start = client.Runtime.start
+    original_start = runtime_client.Runtime.start
 
     async def start(self: Any, *args: Any, **kwargs: Any) -> Any:
         read_fault()
@@ -119,16 +119,16 @@ def replace_all() -> None:
         reach("engine has the answer")
         return result
 
-    client.Runtime.start = start  # type: ignore[method-assign]
+    runtime_client.Runtime.start = start  # type: ignore[method-assign]
 
-    original_send = client.Runtime._send
+    original_send = runtime_client.Runtime._send
 
     async def send(self: Any, request: Any, fds: Any) -> None:
         await original_send(self, request, fds)
-        if isinstance(request, client.StartRequest):
+        if isinstance(request, runtime_client.StartRequest):
             reach("engine has asked")
 
-    client.Runtime._send = send  # type: ignore[method-assign]
+    runtime_client.Runtime._send = send  # type: ignore[method-assign]
 
     def shim_begins(*_: Any) -> None:
         _pids["shim"] = os.getpid()
@@ -148,11 +148,11 @@ def replace_all() -> None:
     replace(ControlSockets, "serve", after="shim has answered")
     replace(shim, "_run_helper", first=helper_begins)
     replace(shim, "create_container", first=creation_begins)
-    replace(create, "start", before="helper begins", after="helper has created")
-    replace(create, "_create_init", before="helper has the cgroup")
-    replace(create, "mount_root", after="helper has the root")
-    replace(create, "follow", before="helper has forked the stage")
-    replace(sync, "set_limits", after="helper knows init")
+    replace(create_init, "start", before="helper begins", after="helper has created")
+    replace(create_init, "_create_init", before="helper has the cgroup")
+    replace(create_init, "mount_root", after="helper has the root")
+    replace(create_init, "follow", before="helper has forked the stage")
+    replace(init_sync, "set_limits", after="helper knows init")
 
     original_wait = shim.SpawnHelper.wait
 

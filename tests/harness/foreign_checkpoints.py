@@ -11,8 +11,8 @@ import msgspec
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.features.checkpoint import archive as checkpoint_archive
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint import checkpoint_archive
+from jaula.features.checkpoint.checkpoint_store import (
     MANIFEST,
     ROOT_TAR,
     SPEC,
@@ -23,8 +23,8 @@ from jaula.features.checkpoint.store import (
     add_file,
     describe_file,
 )
-from jaula.features.trust import keys
-from jaula.spec.api import ContainerCreate
+from jaula.features.trust import signing_keys
+from jaula.spec.api_documents import ContainerCreate
 
 
 class ForeignCheckpoints:
@@ -33,7 +33,9 @@ class ForeignCheckpoints:
     The images of processes are none: nothing can be restored from them.
     """
 
-    def __init__(self, engine: PrivateEngine, directory: Path, key: keys.PrivateKey) -> None:
+    def __init__(
+        self, engine: PrivateEngine, directory: Path, key: signing_keys.PrivateKey
+    ) -> None:
         self._engine = engine
         self._key = key
         self._store = CheckpointStore(directory / "foreign")
@@ -43,7 +45,7 @@ class ForeignCheckpoints:
         return document
 
     def make(
-        self, container: str, name: str, of: str = "", key: keys.PrivateKey | None = None
+        self, container: str, name: str, of: str = "", key: signing_keys.PrivateKey | None = None
     ) -> bytes:
         """Return an archive that names an image, and has the id and layers of the image ``of``."""
         image = self.image(of or name)

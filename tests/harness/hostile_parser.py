@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar import parser
+from jaula.storage.tar import tar_parser
 
 Ask = Callable[[bytes], tuple[bytes, list[int]]]
 
@@ -122,7 +122,7 @@ def change(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
         except OSError:
             continue
         raise InvalidRequest("the archive was changed")
-    return parser.parse(payload, descriptors, ask)
+    return tar_parser.parse(payload, descriptors, ask)
 
 
 def decompress_other(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:

@@ -12,7 +12,7 @@ from counted_steps import CountedSteps, main
 
 def replace(steps: CountedSteps) -> None:
     from jaula.engine.model.container_store import ContainerStore
-    from jaula.features.checkpoint.export import CheckpointArchives
+    from jaula.features.checkpoint.checkpoint_export import CheckpointArchives
 
     for name in ("mkdir", "link", "rename", "rmdir"):
         steps.count(os, name)

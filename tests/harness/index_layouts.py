@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 
-from jaula.spec.image import CONFIG, INDEX, LAYER_TAR, MANIFEST
+from jaula.spec.image_documents import CONFIG, INDEX, LAYER_TAR, MANIFEST
 
 Files = dict[str, bytes]
 Json = dict[str, object]

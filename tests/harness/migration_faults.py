@@ -114,8 +114,8 @@ def _alive(pid: int) -> bool:
 
 def replace_all() -> None:
     from jaula.engine.model.container_store import ContainerStore
-    from jaula.features.migration import data_stream, held_container, hold
-    from jaula.features.migration.channel import Channel
+    from jaula.features.migration import container_hold, data_stream, held_container
+    from jaula.features.migration.migration_channel import Channel
     from jaula.features.migration.migrations import Migration
     from jaula.spec.migration import DataKind
 
@@ -155,7 +155,7 @@ def replace_all() -> None:
 
     Migration._accept_commit = accept_commit  # type: ignore[method-assign]
 
-    original_ports = hold.set_ports
+    original_ports = container_hold.set_ports
 
     def set_ports(record: Any, *, up: bool) -> None:
         original_ports(record, up=up)

@@ -16,12 +16,11 @@ from pathlib import Path
 from harness.certificates import Authority
 from harness.engine import PrivateEngine
 from jaula import tls
-from jaula.features.migration import channel as channels
-from jaula.features.migration import data_stream
-from jaula.features.migration.channel import Channel
+from jaula.features.migration import data_stream, migration_channel
 from jaula.features.migration.data_stream import DataWriter
+from jaula.features.migration.migration_channel import Channel
 from jaula.features.migration.migrations import PATH
-from jaula.spec.api import AddressMode, ContainerCreate
+from jaula.spec.api_documents import AddressMode, ContainerCreate
 from jaula.spec.decode import decode
 from jaula.spec.migration import (
     VERSION,
@@ -58,7 +57,7 @@ class Target:
         context = tls.client_context(
             self._files.authority, self._files.certificate, self._files.key
         )
-        channel = await channels.connect("127.0.0.1", self.port, context, PATH)
+        channel = await migration_channel.connect("127.0.0.1", self.port, context, PATH)
         try:
             yield channel
         finally:
@@ -142,6 +141,6 @@ def target(directory: Path, index: int, lines: str = LINES) -> Iterator[Target]:
 
 async def ended(channel: Channel) -> None:
     """Wait until the target has closed the connection."""
-    with contextlib.suppress(channels.LinkLost):
+    with contextlib.suppress(migration_channel.LinkLost):
         while True:
             await asyncio.wait_for(channel.receive(), 60)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness.engine import PrivateEngine
 from harness.migration import IMAGE, SUBNET, Site
 from harness.pods import Cri, connected, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 
 POD = "web"
 PORT = 7001
@@ -69,12 +69,14 @@ class Pod:
         self.address = self.status(site).network.ip
 
     async def _run(self, cri: Cri) -> str:
-        config = sandbox_config(POD, api.CONTAINER, log_directory=str(self.logs), hostname="box")
-        config.linux.security_context.namespace_options.network = api.POD
+        config = sandbox_config(
+            POD, api_pb2.CONTAINER, log_directory=str(self.logs), hostname="box"
+        )
+        config.linux.security_context.namespace_options.network = api_pb2.POD
         config.labels["app"] = POD
         if self.userns:
             ids = config.linux.security_context.namespace_options.userns_options
-            ids.mode = api.POD
+            ids.mode = api_pb2.POD
             for rows in (ids.uids, ids.gids):
                 rows.add(container_id=0, host_id=_FIRST_ID, length=65536)
         pod = str((await cri.call("RunPodSandbox", config=config)).pod_sandbox_id)
@@ -108,7 +110,9 @@ class Pod:
 
     def runs(self, site: Site) -> bool:
         states = {each.state for each in self.containers(site).values()}
-        return self.status(site).state == api.SANDBOX_READY and states == {api.CONTAINER_RUNNING}
+        return self.status(site).state == api_pb2.SANDBOX_READY and states == {
+            api_pb2.CONTAINER_RUNNING
+        }
 
 
 def pid_at(site: Site) -> int:

@@ -49,11 +49,11 @@ def main(fault: Path) -> None:
     from jaula.engine.containers.start import Starter
     from jaula.engine.images.images import Images
     from jaula.engine.networks.connect import NetworkConnector
-    from jaula.engine.volumes.create import VolumeMounter
-    from jaula.engine.volumes.references import VolumeReferences
+    from jaula.engine.volumes.mount_sources import VolumeMounter
+    from jaula.engine.volumes.volume_references import VolumeReferences
     from jaula.features.build.builder.cache_export import CacheExporter
-    from jaula.features.checkpoint.store import CheckpointStore
-    from jaula.features.edit import edit
+    from jaula.features.checkpoint.checkpoint_store import CheckpointStore
+    from jaula.features.edit import edit_container
 
     async def reach(step: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -86,7 +86,7 @@ def main(fault: Path) -> None:
     pause_thread(CheckpointStore, "link", "link of a checkpoint")
     pause_thread(CheckpointStore, "verify", "verification of a checkpoint")
     pause(ExitHandler, "remove", "removal of a container")
-    pause(edit, "_undo", "undo of an edit")
+    pause(edit_container, "_undo", "undo of an edit")
     pause(profile_document, "read", "parse of a profile")
     pause(Containers, "_cgroup_gone", "start that was authorized")
     pause(Starter, "start", "start by the engine")

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from jaula.config import EngineConfig, Paths
-from jaula.daemon.engine import new_engine
+from jaula.daemon.create_engine import new_engine
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.errors import JaulaError
-from jaula.runtime.client import Runtime
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 
 
 async def _main(config: EngineConfig, runtime: Runtime, image: str, *words: str) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from harness.api_user import acting_as
 from harness.engine import PrivateEngine
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
-from jaula.grpc.errors import GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.grpc_status import GrpcError
+from jaula.grpc.http2_connection import Limits
 
 RUNTIME, IMAGE = "/runtime.v1.RuntimeService/", "/runtime.v1.ImageService/"
 TIMEOUT = 60.0  # seconds
@@ -29,21 +29,21 @@ class Cri:
 
     async def call(self, method: str, **fields: Any) -> Any:
         """Call a method of RuntimeService, or ImageFsInfo; its request has these fields."""
-        request = getattr(api, f"{method}Request")(**fields)
-        response = getattr(api, f"{method}Response")
+        request = getattr(api_pb2, f"{method}Request")(**fields)
+        response = getattr(api_pb2, f"{method}Response")
         service = IMAGE if method == "ImageFsInfo" else RUNTIME
         return await self.channel.unary(service + method, request, response.FromString, TIMEOUT)
 
     async def image(self, method: str, **fields: Any) -> Any:
         """Call a method of ImageService, whose request has these fields."""
-        request = getattr(api, f"{method}Request")(**fields)
-        response = getattr(api, f"{method}Response")
+        request = getattr(api_pb2, f"{method}Request")(**fields)
+        response = getattr(api_pb2, f"{method}Response")
         return await self.channel.unary(IMAGE + method, request, response.FromString, TIMEOUT)
 
     async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
         """Yield the responses of a streaming method."""
         name = "ContainerEvent" if method == "GetContainerEvents" else method
-        response = getattr(api, f"{name}Response")
+        response = getattr(api_pb2, f"{name}Response")
         stream = self.channel.open(RUNTIME + method)
         try:
             await stream.send(request.SerializeToString())
@@ -76,21 +76,22 @@ class Cri:
         return str(done.stdout.decode())
 
 
-def sandbox_config(name: str, pid: Any = api.POD, **fields: Any) -> api.PodSandboxConfig:
+def sandbox_config(name: str, pid: Any = api_pb2.POD, **fields: Any) -> api_pb2.PodSandboxConfig:
     """Return the configuration of a pod on the host's network."""
-    config = api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"), **fields
+    config = api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
+        **fields,
     )
     options = config.linux.security_context.namespace_options
-    options.network, options.pid = api.NODE, pid
+    options.network, options.pid = api_pb2.NODE, pid
     return config
 
 
-def container_config(name: str, *command: str, **fields: Any) -> api.ContainerConfig:
+def container_config(name: str, *command: str, **fields: Any) -> api_pb2.ContainerConfig:
     """Return the configuration of a container of busybox."""
-    return api.ContainerConfig(
-        metadata=api.ContainerMetadata(name=name),
-        image=api.ImageSpec(image="busybox"),
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name=name),
+        image=api_pb2.ImageSpec(image="busybox"),
         command=command,
         **fields,
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 from harness.engine import PROJECT
 from jaula.oci.default_spec import template
-from jaula.spec.runtime import encode
+from jaula.spec.runtime_spec import encode
 
 RUNTIME = PROJECT / "jaula-runtime"
 RELATIVE_TO = "jaula-runtime"  # the cgroup that relative paths, and none, are below

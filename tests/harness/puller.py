@@ -10,12 +10,12 @@ from jaula.config import Paths, RegistryConfig
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.pull import pull
+from jaula.images.registry.image_pull import pull
+from jaula.images.registry.registry_client import RegistryClient
 from jaula.images.registry.timeouts import Timeouts
-from jaula.images.store.store import Image, ImageStore
-from jaula.spec.image import Platform
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_store import Image, ImageStore
+from jaula.spec.image_documents import Platform
+from jaula.storage.layers.layer_store import LayerStore
 
 SHORT = Timeouts(
     connect=2,

@@ -26,8 +26,8 @@ OBSTACLE = Path(sys.argv[1]).with_name("obstacle")
 
 def replace(steps: CountedSteps) -> None:
     from jaula.engine.model.container_store import ContainerStore
-    from jaula.features.checkpoint.checkpoint import Checkpoints
-    from jaula.features.checkpoint.rollback import Rollbacks
+    from jaula.features.checkpoint.checkpoints import Checkpoints
+    from jaula.features.checkpoint.rollback_container import Rollbacks
 
     for name in ("mkdir", "rename", "rmdir"):
         steps.count(os, name)

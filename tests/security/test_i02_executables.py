@@ -12,7 +12,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.engine.networks import etc_files
+from jaula.engine.networks import provided_files
 
 # Everything that is seen through /proc/PID/exe and is not one of the container's own tools.
 WATCH = (
@@ -75,7 +75,7 @@ def test_the_shim_is_not_visible_from_inside(engine: PrivateEngine, plain: str) 
 
 @pytest.mark.needs("tini-static")
 def test_the_hosts_init_program_cannot_be_changed(engine: PrivateEngine, busybox: str) -> None:
-    program = etc_files.init_program()
+    program = provided_files.init_program()
     before = os.stat(program)
     with containers.running(engine, busybox, flags=("--init",)) as name:
         for words in ("chmod 4777", "chown 1:1", "touch", "rm -f"):

@@ -14,11 +14,11 @@ from msgspec import structs
 from harness import containers, images
 from harness.container_runner import make_spec
 from harness.engine import PROJECT, PrivateEngine
-from jaula.security.landlock import Landlock
+from jaula.security.landlock_ruleset import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.interface import LabelRequest
-from jaula.security.seccomp import seccomp
-from jaula.spec import runtime as oci
+from jaula.security.seccomp import seccomp_filter
+from jaula.spec import runtime_spec
 
 ABI = detect.landlock()
 pytestmark = pytest.mark.skipif(ABI < 2, reason="this kernel has no Landlock of version 2")
@@ -61,10 +61,10 @@ def run_with_leak(
     assert made.process is not None
     assert made.process.capabilities is not None
     assert made.linux is not None
-    profile = seccomp.default_profile(made.process.capabilities)
+    profile = seccomp_filter.default_profile(made.process.capabilities)
     made = structs.replace(made, linux=structs.replace(made.linux, seccomp=profile))
     made = Landlock(ABI).confine(made, LabelRequest(options))
-    (bundle / "config.json").write_bytes(oci.encode(made))
+    (bundle / "config.json").write_bytes(runtime_spec.encode(made))
     program = (sys.executable, "-I", "-S", "-X", "utf8", str(PROJECT / "src/jaula/oci/__main__.py"))
     state = ("--root", str(bundle.parent / "state"))
     flags = ("run", "--bundle", str(bundle), "--preserve-fds", "1", name)

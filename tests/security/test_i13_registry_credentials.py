@@ -16,10 +16,10 @@ from jaula.config import RegistryConfig
 from jaula.errors import JaulaError
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.hosts import Hosts
 from jaula.images.registry.http import url as http_url
+from jaula.images.registry.registry_hosts import Hosts
 from jaula.images.registry.upload import Upload
-from jaula.spec.image import LAYER_TAR, Descriptor
+from jaula.spec.image_documents import LAYER_TAR, Descriptor
 
 BASIC = HELD.basic
 
@@ -276,7 +276,8 @@ def test_a_registry_outside_the_host_cannot_refer_to_the_host(
     reference: str,
 ) -> None:
     monkeypatch.setattr(  # the registry counts as outside
-        "jaula.images.registry.http.transport.is_host_address", lambda text: text == "127.0.0.2"
+        "jaula.images.registry.http.registry_transport.is_host_address",
+        lambda text: text == "127.0.0.2",
     )
     if reference == "redirect":
         path = registry.blob_path(registry.layers[0])
@@ -426,8 +427,8 @@ def test_an_upload_goes_to_the_registry_only(
      ("https://index.docker.io/v1/", False), ("127.0.0.1:5001", False), ("quay.io", False)],
 )  # fmt: skip
 def test_credentials_for_another_registry_are_not_used(server: str, used: bool) -> None:
-    from jaula.engine.images.registry import credentials_for
-    from jaula.spec.api import RegistryAuth
+    from jaula.engine.images.registry_images import credentials_for
+    from jaula.spec.api_documents import RegistryAuth
 
     auth = RegistryAuth(username="u", password="p", server_address=server)
     assert bool(credentials_for(auth, "127.0.0.1:5000")) is used

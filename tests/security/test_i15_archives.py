@@ -28,10 +28,10 @@ from harness.layers import Member, digest, image, layer
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
 from jaula.images.archive import members as archive_members
-from jaula.images.archive.load import load as load_into
-from jaula.images.store.store import ImageStore
-from jaula.spec import image as documents
-from jaula.storage.layers.store import LayerStore
+from jaula.images.archive.load_archive import load as load_into
+from jaula.images.store.image_store import ImageStore
+from jaula.spec import image_documents
+from jaula.storage.layers.layer_store import LayerStore
 
 Files = dict[str, bytes]
 NOWHERE = "sha256:" + "0" * 64
@@ -490,7 +490,7 @@ def test_only_the_limit_refuses_an_endless_manifest(
     data = layer([*saved.items(), ("manifest.json", saved["manifest.json"] + b" " * 9 * MIB)])
     with pytest.raises(InvalidRequest):
         loaded_here(tmp_path / "held", data)
-    for module in (archive_members, documents):
+    for module in (archive_members, image_documents):
         monkeypatch.setattr(module, "DOCUMENT_LIMIT", 10 * MIB)
     assert {"one", "two"} <= set(loaded_here(tmp_path / "lifted", data))
 

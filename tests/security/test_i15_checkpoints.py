@@ -23,7 +23,7 @@ import pytest
 
 from harness import checkpoint_edits, containers
 from harness.engine import PrivateEngine
-from jaula.features.checkpoint.store import CheckpointStore
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore
 
 pytestmark = pytest.mark.criu
 

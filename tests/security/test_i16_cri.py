@@ -19,8 +19,8 @@ import pytest
 
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, connected, container_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")
 HANDLER = "jaula-userns"
@@ -94,14 +94,14 @@ async def denied(call: Awaitable[object]) -> str:
     return str(caught.value)
 
 
-def pod_config(name: str = "web") -> api.PodSandboxConfig:
+def pod_config(name: str = "web") -> api_pb2.PodSandboxConfig:
     """Return a pod with its own network, which asks for nothing by the handler jaula-userns."""
-    return api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default")
+    return api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default")
     )
 
 
-async def run_pod(cri: Cri, config: api.PodSandboxConfig, handler: str = HANDLER) -> str:
+async def run_pod(cri: Cri, config: api_pb2.PodSandboxConfig, handler: str = HANDLER) -> str:
     ran = await cri.call("RunPodSandbox", config=config, runtime_handler=handler)
     return str(ran.pod_sandbox_id)
 
@@ -156,34 +156,34 @@ def test_the_line_that_an_error_names_allows_the_call(guarded: Guarded) -> None:
     guarded.use(RUNS, work)
 
 
-def node_mode(field: str) -> Callable[[api.PodSandboxConfig], None]:
-    def change(config: api.PodSandboxConfig) -> None:
+def node_mode(field: str) -> Callable[[api_pb2.PodSandboxConfig], None]:
+    def change(config: api_pb2.PodSandboxConfig) -> None:
         options = config.linux.security_context.namespace_options
-        setattr(options, field, api.NODE)
+        setattr(options, field, api_pb2.NODE)
 
     return change
 
 
-def chosen_ids(config: api.PodSandboxConfig) -> None:
+def chosen_ids(config: api_pb2.PodSandboxConfig) -> None:
     options = config.linux.security_context.namespace_options.userns_options
-    options.mode = api.POD
+    options.mode = api_pb2.POD
     for mappings in (options.uids, options.gids):
         mappings.add(container_id=0, host_id=1_900_000_000, length=65536)
 
 
-def low_port(config: api.PodSandboxConfig) -> None:
+def low_port(config: api_pb2.PodSandboxConfig) -> None:
     config.port_mappings.add(host_port=80, container_port=80)
 
 
-def log_directory(config: api.PodSandboxConfig) -> None:
+def log_directory(config: api_pb2.PodSandboxConfig) -> None:
     config.log_directory = "/var/log/pods/x"
 
 
-def cgroup_parent(config: api.PodSandboxConfig) -> None:
+def cgroup_parent(config: api_pb2.PodSandboxConfig) -> None:
     config.linux.cgroup_parent = "/kubepods"
 
 
-def label(config: api.PodSandboxConfig) -> None:
+def label(config: api_pb2.PodSandboxConfig) -> None:
     config.linux.security_context.selinux_options.type = "spc_t"
 
 
@@ -204,7 +204,7 @@ def label(config: api.PodSandboxConfig) -> None:
     ],
 )
 def test_a_field_of_a_pod_is_denied_with_its_line_and_leaves_nothing(
-    guarded: Guarded, change: Callable[[api.PodSandboxConfig], None], line: str
+    guarded: Guarded, change: Callable[[api_pb2.PodSandboxConfig], None], line: str
 ) -> None:
     async def work(cri: Cri) -> None:
         config = pod_config("denied")
@@ -221,16 +221,16 @@ def test_a_field_of_a_pod_is_denied_with_its_line_and_leaves_nothing(
     assert not guarded.node.used()
 
 
-def context(config: api.ContainerConfig) -> Any:
+def context(config: api_pb2.ContainerConfig) -> Any:
     return config.linux.security_context
 
 
-def confined(config: api.ContainerConfig) -> None:
-    context(config).seccomp.profile_type = api.SecurityProfile.RuntimeDefault
+def confined(config: api_pb2.ContainerConfig) -> None:
+    context(config).seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
 
 
-def unconfined(config: api.ContainerConfig) -> None:
-    context(config).seccomp.profile_type = api.SecurityProfile.Unconfined
+def unconfined(config: api_pb2.ContainerConfig) -> None:
+    context(config).seccomp.profile_type = api_pb2.SecurityProfile.Unconfined
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def unconfined(config: api.ContainerConfig) -> None:
     ],
 )
 def test_a_field_of_a_container_is_denied_with_its_line(
-    guarded: Guarded, change: Callable[[api.ContainerConfig], object], line: str
+    guarded: Guarded, change: Callable[[api_pb2.ContainerConfig], object], line: str
 ) -> None:
     async def work(cri: Cri) -> None:
         sandbox = pod_config()
@@ -285,7 +285,7 @@ def test_a_path_tells_nothing_about_the_files_of_the_host(guarded: Guarded) -> N
         for path in ("/etc/shadow", "/etc/absent"):
             config = container_config("main", "sleep", "100")
             seccomp = context(config).seccomp
-            seccomp.profile_type = api.SecurityProfile.Localhost
+            seccomp.profile_type = api_pb2.SecurityProfile.Localhost
             seccomp.localhost_ref = path
             create = cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
             texts.append((await denied(create)).replace(path, "PATH"))
@@ -340,7 +340,7 @@ def test_a_checkpoint_needs_the_right_to_its_path(
         guarded.set_policy(RULES)
 
 
-def _confined(name: str) -> api.ContainerConfig:
+def _confined(name: str) -> api_pb2.ContainerConfig:
     config = container_config(name, "sleep", "100")
     config.linux.resources.memory_limit_in_bytes = 64 << 20
     confined(config)
@@ -416,7 +416,7 @@ def test_a_pod_belongs_to_the_user_who_ran_it(guarded: Guarded) -> None:
                 other.call(
                     "UpdateContainerResources",
                     container_id=id,
-                    linux=api.LinuxContainerResources(cpu_shares=2),
+                    linux=api_pb2.LinuxContainerResources(cpu_shares=2),
                 ),
                 owner.call("ExecSync", container_id=id, cmd=["id"]),  # root created it
             ):

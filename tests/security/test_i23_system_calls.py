@@ -212,8 +212,8 @@ def test_the_row_fails_without_the_protection(bare: Found, row: str) -> None:
 
 def test_the_families_are_a_range() -> None:
     """Two rules with ``!=`` would be alternatives and refuse nothing: the filter has none."""
-    from jaula.security.capabilities import resolve
-    from jaula.security.seccomp.seccomp import default_profile
+    from jaula.security.capability_sets import resolve
+    from jaula.security.seccomp.seccomp_filter import default_profile
 
     for rule in default_profile(resolve()).syscalls:
         if set(rule.names) & {"socket", "socketpair", "socketcall"}:

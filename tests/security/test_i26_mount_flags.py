@@ -15,7 +15,7 @@ from harness import builds, containers
 from harness.engine import PROJECT, PrivateEngine
 from harness.pods import Cri, calls, container_config, sandbox_config
 from harness.private_runtime import PrivateRuntime
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.kernel.mountinfo import MountInfo
 
 FLAGS = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime")
@@ -268,7 +268,7 @@ def test_a_mount_of_cri_keeps_the_flags(
             config = container_config("flags", "sleep", "600")
             for security in (sandbox.linux, config.linux) if mapped else ():
                 options = security.security_context.namespace_options
-                options.userns_options.mode = api.POD
+                options.userns_options.mode = api_pb2.POD
                 for rows in (options.userns_options.uids, options.userns_options.gids):
                     rows.add(container_id=0, host_id=1_950_000_000, length=65536)
             for flag in FLAGS:
@@ -280,7 +280,7 @@ def test_a_mount_of_cri_keeps_the_flags(
             config.mounts.add(
                 host_path=tree,
                 container_path="/slave",
-                propagation=api.PROPAGATION_HOST_TO_CONTAINER,
+                propagation=api_pb2.PROPAGATION_HOST_TO_CONTAINER,
             )
             pod = str((await cri.call("RunPodSandbox", config=sandbox)).pod_sandbox_id)
             created = await cri.call(

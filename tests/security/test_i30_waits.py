@@ -25,8 +25,8 @@ import pytest
 from harness import containers, images
 from harness.engine import PROJECT, SLOW, PrivateEngine
 from jaula.errors import RuntimeFailure
-from jaula.kernel import process
-from jaula.runtime.create import id_maps
+from jaula.kernel import process_calls
+from jaula.runtime.create import user_namespace_maps
 
 NewEngine = Callable[..., PrivateEngine]
 LIMIT = 60.0 * SLOW  # seconds for each answer; the longest limit of the table that is used is 40 s
@@ -486,7 +486,7 @@ def test_the_wait_for_newuidmap_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, holder: str
 ) -> None:
     """Also if a process that it has left holds the pipe of its messages."""
-    monkeypatch.setattr(id_maps, "_PROGRAM_TIMEOUT", 2.0)
+    monkeypatch.setattr(user_namespace_maps, "_PROGRAM_TIMEOUT", 2.0)
     program, ready = tmp_path / "newuidmap", tmp_path / "ready"
     ready.unlink(missing_ok=True)
     text = f"{holder}echo $! > {ready}.left; echo $$ > {ready}.new; mv {ready}.new {ready}"
@@ -496,7 +496,7 @@ def test_the_wait_for_newuidmap_ends(
 
     def wait() -> None:
         try:
-            id_maps._run_newidmap(str(program), os.getpid(), [(0, 0, 1)])
+            user_namespace_maps._run_newidmap(str(program), os.getpid(), [(0, 0, 1)])
         except RuntimeFailure as error:
             failures.append(str(error))
 
@@ -504,7 +504,7 @@ def test_the_wait_for_newuidmap_ends(
     thread.start()
     containers.eventually(ready.exists, "the program has begun", LIMIT)
     pid = int(ready.read_text())
-    pidfd = process.pidfd_open(pid)
+    pidfd = process_calls.pidfd_open(pid)
     try:
         os.kill(pid, number)
         thread.join(LIMIT)

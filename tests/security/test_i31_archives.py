@@ -15,8 +15,8 @@ from typing import cast
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files import context
-from jaula.features.checkpoint.archive import ArchiveReader
+from jaula.features.build.files import context_directory
+from jaula.features.checkpoint.checkpoint_archive import ArchiveReader
 from jaula.storage import checkpoint_files, compression
 from jaula.storage.trees import open_directory
 
@@ -25,13 +25,13 @@ _NAMES = {"TarReader", "RawTarReader", "decompress_stream"}
 _PERMITTED = {
     # the readers themselves, and what runs in the sandboxed processes
     "storage/tar/raw_reader.py",
-    "storage/tar/parser.py",
+    "storage/tar/tar_parser.py",
     "storage/decompress_worker.py",
     "features/lazy/blob.py",
-    "features/lazy/server.py",
+    "features/lazy/lazy_server.py",
     "images/registry/toc.py",
     # archives that this engine has written
-    "storage/layers/store.py",
+    "storage/layers/layer_store.py",
     # a layer that was unpacked before, for a table of contents
     "images/registry/compress.py",
     "images/chunked/entries.py",
@@ -67,7 +67,7 @@ def test_no_other_module_of_the_engine_has_a_reader_of_archives() -> None:
 
 
 def _context(stream: io.BytesIO, directory: int) -> None:
-    context.receive(stream, directory)
+    context_directory.receive(stream, directory)
 
 
 def _files(stream: io.BytesIO, directory: int) -> None:
@@ -82,12 +82,12 @@ def _shm(stream: io.BytesIO, directory: int) -> None:
 @pytest.fixture
 def _no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process neither decompress nor parse."""
-    from jaula.storage.tar import reader
+    from jaula.storage.tar import tar_reader
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("this process reads the archive")
 
-    monkeypatch.setattr(reader.TarReader, "next", refused)
+    monkeypatch.setattr(tar_reader.TarReader, "next", refused)
     monkeypatch.setattr(compression, "DecompressedStream", refused)
 
 

@@ -16,35 +16,34 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.api.http.request import Query, decode
+from jaula.api.http.http_request import Query, decode
 from jaula.config import EngineConfig
-from jaula.engine.authz import limits
-from jaula.engine.containers import filters as container_filters
-from jaula.engine.containers import log_config, validate
+from jaula.engine.authz import request_ceilings
+from jaula.engine.containers import log_config, ps_filters, validate
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
+from jaula.engine.model.label_filters import check_expressions, has_labels, has_match, parse_time
 from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
-from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec import security_opt
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.volumes import mount_spec
-from jaula.engine.volumes.references import VolumeReferences
+from jaula.engine.volumes.volume_references import VolumeReferences
 from jaula.errors import JaulaError
 from jaula.features.build.buildkit import definition
 from jaula.features.build.buildkit.proto.ops_pb2 import Definition
 from jaula.features.build.files import wildcard
 from jaula.features.build.files.dockerignore import Dockerignore
-from jaula.features.edit import request as edit_request
-from jaula.features.kubernetes.kube import documents
+from jaula.features.edit import edit_request
+from jaula.features.kubernetes.kube import kube_documents
 from jaula.images import reference
-from jaula.images.platform import parse_platform
+from jaula.images.image_platform import parse_platform
 from jaula.images.registry.auth import www_authenticate
-from jaula.images.store.catalog import _by_manifest, built_from
-from jaula.network.config import check_pools
+from jaula.images.store.image_catalog import _by_manifest, built_from
+from jaula.network.network_config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortMapper, PortRequest, PortTarget
-from jaula.security import landlock
+from jaula.security import landlock_ruleset
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
-from jaula.spec.api import (
+from jaula.spec.api_documents import (
     ContainerCreate,
     ContainerEdit,
     Empty,
@@ -54,9 +53,9 @@ from jaula.spec.api import (
     Resources,
     Ulimit,
 )
-from jaula.spec.endpoint import Endpoint, PublishedPort
-from jaula.spec.network import Pool
-from jaula.state.records import ContainerRecord, MountRecord, PortMapping
+from jaula.spec.endpoint_record import Endpoint, PublishedPort
+from jaula.spec.network_record import Pool
+from jaula.state.container_records import ContainerRecord, MountRecord, PortMapping
 
 Work = Callable[[int], object]
 N = 4000
@@ -108,7 +107,7 @@ def _updated(n: int) -> object:
     """Compare the limits of an update with as many as there are."""
     old = Resources(ulimits=tuple(Ulimit(name="core", soft=i, hard=i) for i in range(n)))
     new = Resources(ulimits=tuple(Ulimit(name="core", soft=n + i, hard=n + i) for i in range(n)))
-    return limits.of_update(old, new, 0)
+    return request_ceilings.of_update(old, new, 0)
 
 
 def _selected_labels(n: int) -> object:
@@ -191,7 +190,7 @@ def _filtered(key: str, n: int, value: str) -> object:
     record: Any = SimpleNamespace(
         id="f" * 64, name="web", status="running", mounts=(), body=SimpleNamespace(labels={})
     )
-    return [container_filters.matches(record, filters, str) for _ in range(1000)]
+    return [ps_filters.matches(record, filters, str) for _ in range(1000)]
 
 
 def _ancestors(n: int) -> object:
@@ -310,18 +309,18 @@ CASES: dict[str, Work] = {
     "wildcard: any depth": lambda n: wildcard.paths(("**", "a", "**", "b"), deep=True).fullmatch(
         "a/" * n + "c"
     ),
-    "kube: aliases": lambda n: documents.load(
+    "kube: aliases": lambda n: kube_documents.load(
         b"a: &a [" + b"1," * 40 + b"]\nb: [" + b"*a," * n + b"]\n"
     ),
-    "kube: aliases of aliases": lambda n: documents.load(
+    "kube: aliases of aliases": lambda n: kube_documents.load(
         b"a0: &a0 [1,1]\n"
         + b"".join(b"a%d: &a%d [*a%d,*a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, n // 100))
     ),
-    "kube: depth": lambda n: documents.load(b"a: " + b"[" * n * 10),
-    "kube: anchors": lambda n: documents.load(
+    "kube: depth": lambda n: kube_documents.load(b"a: " + b"[" * n * 10),
+    "kube: anchors": lambda n: kube_documents.load(
         b"".join(b"a%d: &a%d 1\n" % (i, i) for i in range(n))
     ),
-    "kube: a merge key": lambda n: documents.load(b"<<: {a: 1}\n" * n),
+    "kube: a merge key": lambda n: kube_documents.load(b"<<: {a: 1}\n" * n),
     "toml: a dotted key": lambda n: toml.loads(b"a." * n * 4 + b"a = 1\n"),
     "toml: tables": lambda n: toml.loads(b"".join(b"[a%d]\n" % i for i in range(n))),
     "toml: arrays": lambda n: toml.loads(b"a = " + b"[" * n * 4),
@@ -329,20 +328,22 @@ CASES: dict[str, Work] = {
     "toml: quotes": lambda n: toml.loads(b'a = """' + b'\\"' * n * 4),
     "egress": lambda n: egress.parse(["10.0.0.0/8:1-65535"] * n),
     "listen": lambda n: listen.parse([f"tcp:{1 + i}" for i in range(n)]),
-    "landlock": lambda n: landlock.parse(["tcp-bind=1," * n + "on"]),
-    "landlock: ports": lambda n: landlock.parse([f"tcp-bind={i % 65536}" for i in range(n * 4)]),
-    "landlock: paths beyond the bound": lambda n: landlock.parse(
+    "landlock": lambda n: landlock_ruleset.parse(["tcp-bind=1," * n + "on"]),
+    "landlock: ports": lambda n: landlock_ruleset.parse(
+        [f"tcp-bind={i % 65536}" for i in range(n * 4)]
+    ),
+    "landlock: paths beyond the bound": lambda n: landlock_ruleset.parse(
         [f"read=/a{i}" for i in range(n * 4)]
     ),
-    "security options: labels": lambda n: security.parse(["label=disable"] * n * 4),
-    "security options: masks": lambda n: security.parse([f"mask=/a{i}" for i in range(n * 4)]),
-    "security options: unmasked paths": lambda n: security.parse(
+    "security options: labels": lambda n: security_opt.parse(["label=disable"] * n * 4),
+    "security options: masks": lambda n: security_opt.parse([f"mask=/a{i}" for i in range(n * 4)]),
+    "security options: unmasked paths": lambda n: security_opt.parse(
         [f"unmask=/a{i}" for i in range(n * 4)]
     ),
-    "security options: system calls": lambda n: security.parse(
+    "security options: system calls": lambda n: security_opt.parse(
         [f"seccomp-allow=a{i}" for i in range(n * 4)]
     ),
-    "masked paths": lambda n: security.resolve(
+    "masked paths": lambda n: security_opt.resolve(
         HostConfig(masked_paths=tuple(f"/a{i}" for i in range(n * 4)))
     ),
     "mounts": lambda n: mount_spec.mount_requests(
@@ -354,7 +355,7 @@ CASES: dict[str, Work] = {
     "filters: ancestors": _ancestors,
     "images: names of one": lambda n: _by_manifest({f"a:{i}": "sha256:1" for i in range(n * 4)}),
     "volumes: removals": _remove_volumes,
-    "landlock: paths": lambda n: landlock.parse([f"read=/a{i}" for i in range(n)]),
+    "landlock: paths": lambda n: landlock_ruleset.parse([f"read=/a{i}" for i in range(n)]),
     "signal": lambda n: signals.parse("1" * n * 100),
     "a size": lambda n: units.size("1" * n * 100 + "g"),
     "a duration": lambda n: units.nanoseconds("1h" * n * 4),
@@ -370,7 +371,7 @@ def _cost(work: Work, size: int) -> float:
     began = time.process_time()
     try:
         work(size)
-    except (JaulaError, ValueError, RecursionError, documents.InvalidDocument):
+    except (JaulaError, ValueError, RecursionError, kube_documents.InvalidDocument):
         pass
     return time.process_time() - began
 

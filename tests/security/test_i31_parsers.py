@@ -27,29 +27,28 @@ from harness.sandboxed import ATTEMPTS
 from jaula.config import Paths, RegistryConfig
 from jaula.engine.containers.profile_document import DOCUMENT, DOCUMENT_LIMITS
 from jaula.errors import InvalidRequest
-from jaula.features.lazy import layers as lazy_layers
-from jaula.features.lazy import protocol
-from jaula.features.lazy.layers import LazyLayers, _Server
-from jaula.features.lazy.protocol import LayerRequest
-from jaula.features.trust.sbom import worker as sbom
+from jaula.features.lazy import lazy_mounts, lazy_protocol
+from jaula.features.lazy.lazy_mounts import LazyLayers, _Server
+from jaula.features.lazy.lazy_protocol import LayerRequest
+from jaula.features.trust.sbom import sbom_worker
 from jaula.features.verify.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.kernel import capabilities
-from jaula.sandbox import worker
+from jaula.sandbox import sandbox_worker
 from jaula.sandbox.fork_server import ForkServer
-from jaula.sandbox.limits import Limits
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import Worker, WorkerEnded
-from jaula.spec.image import Descriptor
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.sandbox_worker import Worker, WorkerEnded
+from jaula.sandbox.start_sandbox import Task
+from jaula.spec.image_documents import Descriptor
 from jaula.storage import decompressor
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.tar import sandboxed
 
 PROJECT = Path(__file__).parents[2]
 SOURCE = PROJECT / "src/jaula"
 PARSERS: dict[str, tuple[Task, Limits]] = {
-    sbom.TASK.name: (sbom.TASK, sbom.LIMITS),
+    sbom_worker.TASK.name: (sbom_worker.TASK, sbom_worker.LIMITS),
     RECORD.name: (RECORD, RECORD_LIMITS),
     DOCUMENT.name: (DOCUMENT, DOCUMENT_LIMITS),
 }
@@ -122,7 +121,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     monkeypatch.setenv("JAULA_TEST_SECRET", "s")
     server = ForkServer()  # another one may have started before
-    monkeypatch.setattr(worker, "SERVER", server)
+    monkeypatch.setattr(sandbox_worker, "SERVER", server)
     groups, status = os.getgroups(), confined.status("self")
     effective, permitted, inheritable = (int(status[f"Cap{x}"], 16) for x in ("Eff", "Prm", "Inh"))
     try:
@@ -176,10 +175,10 @@ def test_a_lazy_server_that_was_taken_over_has_its_directory_and_the_network(
         request = "/memfd:request (deleted)"
         mount = "/"  # of a file system that is not mounted yet
         assert held == {"/dev/null", "/dev/fuse", str(server.directory), request, mount}
-        confined.check(pid, lazy_layers._LIMITS, held=set(confined.descriptors(pid)))
+        confined.check(pid, lazy_mounts._LIMITS, held=set(confined.descriptors(pid)))
         raise ConnectionError
 
-    monkeypatch.setattr(protocol, "SERVER_FUNCTION", "harness.sandboxed:attempt_and_wait")
+    monkeypatch.setattr(lazy_protocol, "SERVER_FUNCTION", "harness.sandboxed:attempt_and_wait")
     monkeypatch.setattr(LazyLayers, "_connect", wait)
     paths = Paths(tmp_path / "root", tmp_path / "run")
     lazy = LazyLayers(paths, LayerStore(paths))
@@ -229,7 +228,7 @@ def test_an_engine_parses_an_image_in_such_a_process(engine: PrivateEngine) -> N
             for pid in _descendants(engine.process.pid):
                 try:
                     facts = confined.status(pid)
-                    if facts["Name"] == sbom.TASK.name and facts["Seccomp"] == "2":
+                    if facts["Name"] == sbom_worker.TASK.name and facts["Seccomp"] == "2":
                         _check_confined_with_files(facts)
                         seen.append(pid)
                 except (FileNotFoundError, ProcessLookupError):

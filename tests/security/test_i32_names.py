@@ -36,7 +36,7 @@ from harness.scripted_registry import (
     described,
     layer,
 )
-from jaula.features.trust import keys
+from jaula.features.trust import signing_keys
 
 GROUP = 54700
 ALICE, BOB, CONTROLLER, ADMIN, MOVER = range(54701, 54706)
@@ -58,7 +58,7 @@ remove = ["label=expendable"]
 [checkpoints]
 "docker.io" = {{ signed-by = ["team.pub"] }}
 """
-KEY = keys.generate()
+KEY = signing_keys.generate()
 _numbers = itertools.count()
 
 

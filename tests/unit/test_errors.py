@@ -18,7 +18,7 @@ from jaula.errors import (
     runtime_error,
     system_error_text,
 )
-from jaula.runtime.init.sync import decode_failure, report
+from jaula.runtime.init.init_sync import decode_failure, report
 
 
 @pytest.mark.parametrize(

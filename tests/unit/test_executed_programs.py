@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[2] / "src/jaula"
 SECURITY = Path(__file__).parents[2] / "docs/security.md"
 CLIENT = re.compile(
-    r"(cli|oci)/|features/(\w+/cli[/.]|(audit|demo|doctor|harden|migrate_from|quadlet)/"
+    r"(cli|oci)/|features/(\w+/(cli/|\w+_cli\.)|(audit|demo|doctor|harden|migrate_from|quadlet)/"
     r"|kubernetes/kube/|verify/(?!diagnostics/|interval))"
 )
 """Files that run as the user who calls them, not in an engine."""

@@ -4,6 +4,6 @@ This layer reads requests and writes answers. It checks the form of a request (H
 sizes). :mod:`jaula.engine` defines what a request means, and every rule about containers.
 """
 
-from jaula.api.http.server import Server, serve
+from jaula.api.http.api_server import Server, serve
 
 __all__ = ["Server", "serve"]

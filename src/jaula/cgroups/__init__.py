@@ -1,6 +1,6 @@
 """Cgroups v1 and v2: limits, statistics, freezing and removal of a container's processes.
 
-:func:`detect` returns the driver for the host; :mod:`jaula.cgroups.protocol` describes its
+:func:`detect` returns the driver for the host; :mod:`jaula.cgroups.cgroup_driver` describes its
 interface. :func:`select` returns the driver that a caller of ``jaula-runtime`` requests. The
 package knows paths and OCI resources, not containers.
 
@@ -13,16 +13,16 @@ import os
 from collections.abc import Mapping
 
 from jaula.cgroups import hierarchies
-from jaula.cgroups.attach import enter
+from jaula.cgroups.cgroup_attach import enter
+from jaula.cgroups.cgroup_driver import Cgroup, CgroupDriver, Stats
 from jaula.cgroups.cgroup_path import own_cgroup
-from jaula.cgroups.protocol import Cgroup, CgroupDriver, Stats
 from jaula.errors import Unsupported
 from jaula.kernel import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cgroups.v1.driver import V1Driver
-    from jaula.cgroups.v2.driver import V2Driver
+    from jaula.cgroups.v1.driver_v1 import V1Driver
+    from jaula.cgroups.v2.driver_v2 import V2Driver
 
 __all__ = [
     "ENGINE_LEAF",
@@ -74,7 +74,7 @@ def delegated(reason: str = "") -> CgroupDriver:
     if known.
     """
     from jaula.cgroups import null_driver
-    from jaula.cgroups.v2.driver import V2Driver
+    from jaula.cgroups.v2.driver_v2 import V2Driver
 
     tree = delegated_directory()
     if tree:
@@ -135,8 +135,8 @@ def select(
         return null_driver.NullDriver(
             _cgroupfs_driver(mounts, rootless=True, named=()) if mounted else None
         )
-    from jaula.cgroups.systemd import annotations as unit_annotations  # costs 15 ms
-    from jaula.cgroups.systemd.driver import SystemdDriver
+    from jaula.cgroups.systemd import unit_annotations  # costs 15 ms
+    from jaula.cgroups.systemd.systemd_driver import SystemdDriver
 
     return SystemdDriver(
         _cgroupfs_driver(mounts, rootless=rootless, named=(hierarchies.SYSTEMD, "")),
@@ -156,11 +156,11 @@ def _cgroupfs_driver(
     if mounts.legacy:
         mount_points = {hierarchies.SYSTEMD: mounts.named, "": mounts.unified}
         extra = [(name, mount) for name in named if (mount := mount_points[name])]
-        from jaula.cgroups.v1.driver import V1Driver
+        from jaula.cgroups.v1.driver_v1 import V1Driver
 
         return V1Driver(mounts.legacy, extra)
     if mounts.unified is not None:
-        from jaula.cgroups.v2.driver import V2Driver
+        from jaula.cgroups.v2.driver_v2 import V2Driver
 
         return V2Driver(mounts.unified, rootless=rootless)
     raise Unsupported(

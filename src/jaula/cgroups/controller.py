@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from jaula.cgroups.files import Reader, Step
+from jaula.cgroups.cgroup_files import Reader, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.runtime import Resources
+    from jaula.spec.runtime_spec import Resources
 
 
 def requested(controller: Controller, resources: Resources) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.cgroups.files import FileWrite, Reader, Step, number
+from jaula.cgroups.cgroup_files import FileWrite, Reader, Step, number
 
 _NO_BURST = "this kernel has no cfs burst, it is not in effect"
 

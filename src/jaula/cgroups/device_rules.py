@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.runtime import DeviceCgroup
+from jaula.spec.runtime_spec import DeviceCgroup
 
 _MAX_NUMBER = 2**32 - 1
 

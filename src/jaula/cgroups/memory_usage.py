@@ -6,12 +6,12 @@ it holds.
 
 from __future__ import annotations
 
-from jaula.cgroups.files import Reader, number
+from jaula.cgroups.cgroup_files import Reader, number
 from jaula.errors import Conflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.runtime import Memory
+    from jaula.spec.runtime_spec import Memory
 
 
 def check(memory: Memory, current: Reader, usage: str, peak: str) -> None:

@@ -11,17 +11,17 @@ from typing import Any, Self
 
 import msgspec
 
-from jaula.cgroups import features
-from jaula.cgroups.protocol import Cgroup as AnyCgroup
-from jaula.cgroups.protocol import CgroupDriver, Stats, Usage
+from jaula.cgroups import cgroup_limits
+from jaula.cgroups.cgroup_driver import Cgroup as AnyCgroup
+from jaula.cgroups.cgroup_driver import CgroupDriver, Stats, Usage
 from jaula.errors import NotAuthorized, NotFound, Unsupported
-from jaula.spec.runtime import Resources
+from jaula.spec.runtime_spec import Resources
 
 IN_SCOPE = "run it in a delegated cgroup: systemd-run --user --scope -p Delegate=yes ..."
 
 
 class NullCgroup:
-    """A :class:`jaula.cgroups.protocol.Cgroup` for a container without a cgroup.
+    """A :class:`jaula.cgroups.cgroup_driver.Cgroup` for a container without a cgroup.
 
     It does not know the container's processes: ``pids`` is empty, ``kill`` and ``destroy`` do
     nothing.
@@ -146,7 +146,7 @@ class NullDriver:
         return self._host.features() if self._host else frozenset()
 
     def warnings(self) -> tuple[str, ...]:
-        return features.warnings(self.features(), self.version)
+        return cgroup_limits.warnings(self.features(), self.version)
 
 
 def requested_limits(resources: Resources) -> tuple[str, ...]:

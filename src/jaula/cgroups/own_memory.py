@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaula.cgroups import hierarchies
-from jaula.cgroups.files import flat_keyed
+from jaula.cgroups.cgroup_files import flat_keyed
 from jaula.errors import Unavailable
 from jaula.kernel import mountinfo
 

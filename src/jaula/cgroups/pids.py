@@ -6,12 +6,12 @@ zero and negative values mean no limit.
 
 from __future__ import annotations
 
-from jaula.cgroups.files import FileWrite, Reader, Step, flat_keyed, limit, number
-from jaula.cgroups.protocol import PidsStats
+from jaula.cgroups.cgroup_driver import PidsStats
+from jaula.cgroups.cgroup_files import FileWrite, Reader, Step, flat_keyed, limit, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.runtime import Resources
+    from jaula.spec.runtime_spec import Resources
 
 
 class Pids:

@@ -6,12 +6,12 @@ hca_handle=N hca_object=N``; keys that are absent stay unchanged.
 
 from __future__ import annotations
 
-from jaula.cgroups.files import FileWrite, Reader, Step
+from jaula.cgroups.cgroup_files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.runtime import Resources
+    from jaula.spec.runtime_spec import Resources
 
 
 class Rdma:

@@ -61,9 +61,9 @@ def _root(options: Options) -> Path:
             str(Client(address).get("/info")["DockerRootDir"])
         )  # an explicit address starts no engine
     except CliError:
-        from jaula.rootless import paths
+        from jaula.rootless import xdg_paths
 
-        return Path(paths.root())
+        return Path(xdg_paths.root())
 
 
 def _verify(directory: Path, copies: Sequence[str]) -> int:

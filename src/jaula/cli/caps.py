@@ -14,27 +14,27 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.errors import JaulaError
-    from jaula.security import capabilities
+    from jaula.security import capability_sets
 
     words = options.arguments
     try:
         if not words:
-            print(_decoded(capabilities.mask(capabilities.DEFAULT)))
+            print(_decoded(capability_sets.mask(capability_sets.DEFAULT)))
         elif all(set(word.lower().removeprefix("0x")) <= DIGITS for word in words):
             for word in words:
-                print(_decoded(capabilities.parse_mask(word)))
+                print(_decoded(capability_sets.parse_mask(word)))
         else:
             names = [name for word in words for name in word.split(",") if name]
-            print(f"{capabilities.mask(names):016x}")
+            print(f"{capability_sets.mask(names):016x}")
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
     return 0
 
 
 def _decoded(mask: int) -> str:
-    from jaula.security import capabilities
+    from jaula.security import capability_sets
 
-    return f"{mask:016x}=" + ",".join(name.lower() for name in capabilities.decode(mask))
+    return f"{mask:016x}=" + ",".join(name.lower() for name in capability_sets.decode(mask))
 
 
 COMMAND = Command(

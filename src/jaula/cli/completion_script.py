@@ -6,8 +6,7 @@ for the names of containers, images, networks and volumes.
 
 from __future__ import annotations
 
-from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table
+from jaula.cli import command_parser, command_table
 
 NAME_COMMANDS = {
     "container": "jaula ps -a --format '{{.Names}}'",
@@ -28,7 +27,7 @@ def script(shell: str) -> str:
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
 
 
-def _commands() -> list[tuple[str, cli_command.Command]]:
+def _commands() -> list[tuple[str, command_parser.Command]]:
     """Return each command under each of its names."""
     return [(words, command_table.load(words)) for words in command_table.commands()]
 
@@ -44,7 +43,7 @@ def _names(prefix: str) -> list[str]:
     )
 
 
-def _spellings(flag: cli_command.Flag) -> list[str]:
+def _spellings(flag: command_parser.Flag) -> list[str]:
     return [f"--{flag.name}"] + ([f"-{flag.short}"] if flag.short else [])
 
 
@@ -60,9 +59,9 @@ def _profiles() -> str:
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula.spec import profile
+    from jaula.spec import confinement_profile
 
-    return " ".join((*PRESETS, *profile.packaged_names()))
+    return " ".join((*PRESETS, *confinement_profile.packaged_names()))
 
 
 def _quoted(text: str) -> str:
@@ -94,7 +93,9 @@ def _bash() -> str:
     )
     both = [name for name in command_table.groups() if name in command_table.commands()]
     root = " ".join(
-        word for flag in (*command_table.ROOT.flags, cli_command.HELP) for word in _spellings(flag)
+        word
+        for flag in (*command_table.ROOT.flags, command_parser.HELP)
+        for word in _spellings(flag)
     )
     return f"""# bash completion for jaula, made by `jaula completion bash`
 
@@ -170,8 +171,8 @@ def _bash_reply(completes: str | tuple[str, ...]) -> str:
     return f'COMPREPLY=($(compgen -W "{_values(completes)}" -- "$current"))'
 
 
-def _all(command: cli_command.Command) -> list[cli_command.Flag]:
-    return [*command.flags, cli_command.HELP]
+def _all(command: command_parser.Command) -> list[command_parser.Flag]:
+    return [*command.flags, command_parser.HELP]
 
 
 # -- zsh ----------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def _summary(name: str) -> str:
     return command_table.groups().get(name) or command_table.load(name).summary
 
 
-def _zsh_flag(flag: cli_command.Flag) -> str:
+def _zsh_flag(flag: command_parser.Flag) -> str:
     text = flag.help.replace("[", "(").replace("]", ")").replace(":", "\\:")
     repeated = "*" if flag.kind == "list" else ""
     value = (
@@ -304,7 +305,7 @@ def _fish() -> str:
         "complete -c jaula -f",
     ]
     top = f"not __fish_seen_subcommand_from {' '.join(_names(''))}"
-    for flag in (*command_table.ROOT.flags, cli_command.HELP):
+    for flag in (*command_table.ROOT.flags, command_parser.HELP):
         lines.append(_fish_flag(flag, "__fish_use_subcommand"))
     for name in _names(""):
         lines.append(f"complete -c jaula -n {_quoted(top)} -a {name} -d {_quoted(_summary(name))}")
@@ -331,7 +332,7 @@ def _fish() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fish_flag(flag: cli_command.Flag, condition: str) -> str:
+def _fish_flag(flag: command_parser.Flag, condition: str) -> str:
     line = f"complete -c jaula -n {_quoted(condition)} -l {flag.name}"
     if flag.short:
         line += f" -s {flag.short}"

@@ -9,8 +9,7 @@ from jaula.cli.client.api_client import Client, checked, quote
 from jaula.cli.client.hijack import check_hijacked
 from jaula.cli.client.output_streams import copy
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.containers import cidfile
-from jaula.cli.containers import create_body as container_options
+from jaula.cli.containers import cidfile, create_body
 from jaula.cli.containers.attach_loop import (
     DETACH_KEYS,
     SDNOTIFY,
@@ -26,8 +25,7 @@ from jaula.cli.containers.flags import FLAGS, UPDATE_NAMES
 from jaula.cli.for_each import each, each_container, each_container_at_once
 from jaula.cli.images import image_archive, prune_prompt, pull_progress
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import inspect_output, list_output
 from jaula.cli.output.progress_line import Progress
 from jaula.cli.output.text_table import aligned
 from jaula.cli.output.times import timestamp
@@ -146,11 +144,11 @@ def diff(options: Options) -> int:
     name = options.arguments[0]
     changes = Client(Settings.host).get(f"/containers/{quote(name)}/changes") or []
     output_format = options.text("format", "{{.Type}} {{.Path}}")
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Type": ("CHANGE TYPE", lambda change: KINDS[change["Kind"]]),
         "Path": ("PATH", lambda change: change["Path"]),
     }
-    output_list.show(changes, columns, "{{.Type}}\t{{.Path}}", output_format)
+    list_output.show(changes, columns, "{{.Type}}\t{{.Path}}", output_format)
     return 0
 
 
@@ -629,7 +627,7 @@ UNPAUSE = Command(
 
 def update(options: Options) -> int:
     """Update the limits of the containers."""
-    body = container_options.update(options)
+    body = create_body.update(options)
     if not body:
         raise UsageError("you must provide one or more flags when using this command", status=1)
     client = Client(Settings.host)

@@ -10,8 +10,7 @@ from jaula.cli.client import contexts, engine_address
 from jaula.cli.client.contexts import Context
 from jaula.cli.client.engine_address import DEFAULT
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.output import inspect_output as output_inspect
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import inspect_output, list_output
 
 ENDPOINT = Flag(
     "docker",
@@ -147,7 +146,7 @@ _IN_MEMORY = "<IN MEMORY>"
 
 def inspect(options: Options) -> int:
     """Print the documents of contexts, by default of the current one."""
-    return output_inspect.show(
+    return inspect_output.show(
         options.arguments or [engine_address.current_context()], options.text("format"), _document
     )
 
@@ -156,7 +155,7 @@ def _document(name: str) -> dict[str, Any]:
     try:
         context = contexts.load(name)
     except CliError as error:
-        missing = EngineError(output_inspect.NOT_FOUND, "")
+        missing = EngineError(inspect_output.NOT_FOUND, "")
         missing.message = error.message
         raise missing from None
     document = context.document()
@@ -176,7 +175,7 @@ INSPECT = Command(
     "[OPTIONS] [CONTEXT...]",
     "Display detailed information on one or more contexts",
     inspect,
-    flags=(output_inspect.FORMAT,),
+    flags=(inspect_output.FORMAT,),
     description="Prints Docker's document of each context as JSON, or the output of a template.",
     examples=(("Print its address", "jaula context inspect -f '{{.Endpoints.docker.Host}}' far"),),
     see_also=("context ls",),
@@ -194,7 +193,7 @@ def ls(options: Options) -> int:
     items = [_item(name, current) for name in names]
     output_format = options.text("format")
     columns = COLUMNS | MARKED if output_format in ("", "table") else COLUMNS
-    output_list.show(items, columns, TABLE, output_format)
+    list_output.show(items, columns, TABLE, output_format)
     if (
         variable := engine_address.host_variable()
     ) and not engine_address.ConnectionOptions.context:
@@ -222,7 +221,7 @@ def _item(name: str, current: str) -> dict[str, object]:
 
 
 TABLE = "{{.Name}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}"
-COLUMNS: dict[str, output_list.Column] = {
+COLUMNS: dict[str, list_output.Column] = {
     "Name": ("NAME", lambda item: item["name"]),
     "Description": ("DESCRIPTION", lambda item: item["description"]),
     "DockerEndpoint": ("DOCKER ENDPOINT", lambda item: item["host"]),
@@ -230,7 +229,7 @@ COLUMNS: dict[str, output_list.Column] = {
     "Error": ("ERROR", lambda item: item["error"]),
     "ContextType": ("TYPE", lambda item: "moby"),
 }
-MARKED: dict[str, output_list.Column] = {
+MARKED: dict[str, list_output.Column] = {
     "Name": ("NAME", lambda item: item["name"] + (" *" if item["current"] else "")),
 }
 

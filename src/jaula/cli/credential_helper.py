@@ -15,7 +15,7 @@ from jaula.cli.images.registry_auth import key as key_of
 from jaula.errors import JaulaError, NotFound
 from jaula.images.registry.auth.authfile import auth_file_path
 from jaula.images.registry.auth.credentials import NOT_FOUND, TOKEN_USER, Login
-from jaula.images.registry.auth.keyring import Keyring
+from jaula.images.registry.auth.keyring_credentials import Keyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -36,12 +36,12 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
-    from jaula.daemon import pyc_archive
+    from jaula.daemon import engine_archive
     from jaula.oci import fast_import
 
-    pyc_archive.install()
+    engine_archive.install()
     fast_import.install_msgspec()
-    from jaula.daemon import main
+    from jaula.daemon import engine_main
     from jaula.errors import JaulaError
 
     try:
@@ -50,7 +50,7 @@ def run(options: Options) -> int:
             from jaula.rootless import enter
 
             enter.enter(str(config.paths.root), str(config.paths.run))
-        main.main(config, lambda: read_config(options))
+        engine_main.main(config, lambda: read_config(options))
     except JaulaError as error:
         raise CliError(f"jaula: {error}", status=error.exit_code) from None
     return 0
@@ -66,22 +66,22 @@ def read_config(options: Options) -> EngineConfig:
     from jaula import cgroups, feature
     from jaula.config import EngineConfig, Paths
     from jaula.daemon.config import (
-        cgroup,
+        api_sockets,
+        cgroup_settings,
         daemon_json,
-        features,
-        hosts,
+        feature_settings,
         logging,
-        network,
-        registry,
+        network_keys,
+        registry_keys,
         storage,
-        streams,
+        stream_settings,
     )
     from jaula.errors import InvalidRequest
-    from jaula.rootless import paths as rootless_paths
+    from jaula.rootless import xdg_paths
 
     settings: dict[str, object] = {
-        "root": rootless_paths.root(),
-        "run": rootless_paths.run(),
+        "root": xdg_paths.root(),
+        "run": xdg_paths.run(),
         "socket": "",
     }
     settings |= _read_config_file(options)
@@ -109,17 +109,17 @@ def read_config(options: Options) -> EngineConfig:
             raise InvalidRequest("--userns-remap excludes --subid-start and --subid-count")
         settings["subid_start"], settings["subid_count"] = userns_remap.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
-    listeners = hosts.pop_listen_settings(settings)
+    listeners = api_sockets.pop_listen_settings(settings)
     if settings["socket"] and "socket" in listeners:
         raise InvalidRequest("--socket and --host unix:// set the same socket")
     settings |= listeners
-    if settings["tcp"] and rootless_paths.rootless_uid() is not None:
+    if settings["tcp"] and xdg_paths.rootless_uid() is not None:
         raise InvalidRequest(
             "a rootless engine runs in a network namespace of its own, where no client can"
             " reach a TCP socket",
             hint="forward its unix socket with ssh -L",
         )
-    if settings.get("web") and rootless_paths.rootless_uid() is not None:
+    if settings.get("web") and xdg_paths.rootless_uid() is not None:
         raise InvalidRequest(
             "a rootless engine runs in a network namespace of its own, where no browser can"
             " reach a web view",
@@ -127,20 +127,20 @@ def read_config(options: Options) -> EngineConfig:
         )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
-    registry_config = registry.pop_registry_config(settings)
-    stream_config = streams.pop_stream_config(settings)
-    network.normalize(settings)
+    registry_config = registry_keys.pop_registry_config(settings)
+    stream_config = stream_settings.pop_stream_config(settings)
+    network_keys.normalize(settings)
     logging.normalize(settings)
     for each in feature.features():
         for prefix, function in each.settings.items():
             if any(key.startswith(prefix) for key in settings):
                 normalize = each.function(function)
-                normalize(settings, rootless=rootless_paths.rootless_uid() is not None)
+                normalize(settings, rootless=xdg_paths.rootless_uid() is not None)
     storage.normalize(settings)
-    cgroup.normalize(
+    cgroup_settings.normalize(
         settings,
         has_systemd=cgroups.has_systemd(),
-        rootless=rootless_paths.rootless_uid() is not None,
+        rootless=xdg_paths.rootless_uid() is not None,
     )
     config = EngineConfig(
         paths=paths,
@@ -148,7 +148,7 @@ def read_config(options: Options) -> EngineConfig:
         streams=stream_config,
         **settings,  # type: ignore[arg-type]
     )
-    features.check_features(config)
+    feature_settings.check_features(config)
     daemon_json.check_image_names("cri-pinned-images", config.cri_pinned_images)
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config
@@ -161,12 +161,12 @@ def _read_config_file(options: Options) -> dict[str, object]:
     """
     from jaula.daemon.config import daemon_json
     from jaula.errors import InvalidRequest
-    from jaula.rootless import paths as rootless_paths
+    from jaula.rootless import xdg_paths
 
     path = (
         options.text("config-file", "")
         if options.is_set("config-file")
-        else rootless_paths.config_file()
+        else xdg_paths.config_file()
     )
     try:
         with open(path, "rb") as file:

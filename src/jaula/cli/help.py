@@ -5,10 +5,9 @@ They are in the language that the environment asks for. Words that a user types 
 
 from __future__ import annotations
 
-from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table
+from jaula.cli import command_parser, command_table
 from jaula.cli.environ import text as environ_text
-from jaula.translation import catalog, language, topics
+from jaula.translation import language, po_catalog, topics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ TEXTS = (
 )
 
 
-def page(command: cli_command.Command, chosen: str = "") -> str:
+def page(command: command_parser.Command, chosen: str = "") -> str:
     """Return the help page of one command: usage, description, options, examples, exit status.
 
     ``chosen`` is a language; that of the environment if absent.
@@ -129,7 +128,7 @@ def texts() -> Iterator[tuple[str, str]]:
         of_command = [
             command.summary,
             *paragraphs(command),
-            *(flag.help for flag in (*command.flags, cli_command.HELP)),
+            *(flag.help for flag in (*command.flags, command_parser.HELP)),
             *(f"{flag.group} options:" for flag in command.flags if flag.group),
             *(text for text, _ in command.examples),
             *(meaning for _, meaning in command.exit_status),
@@ -139,7 +138,7 @@ def texts() -> Iterator[tuple[str, str]]:
                 yield text, command.path
 
 
-def paragraphs(command: cli_command.Command) -> list[str]:
+def paragraphs(command: command_parser.Command) -> list[str]:
     """Return the paragraphs of a command's description."""
     return [text for text in command.description.split("\n\n") if text]
 
@@ -151,9 +150,9 @@ def environment_language() -> str:
 
 def _translator(chosen: str) -> Callable[[str], str]:
     try:
-        return catalog.translator(chosen or environment_language())
+        return po_catalog.translator(chosen or environment_language())
     except OSError:
-        return catalog.translator(language.ENGLISH)  # installed without the catalogue
+        return po_catalog.translator(language.ENGLISH)  # installed without the catalogue
 
 
 def _main_paths() -> Iterator[str]:
@@ -176,11 +175,11 @@ def _summaries(names: list[str], _: Callable[[str], str]) -> str:
 
 
 def _options(
-    all_flags: tuple[cli_command.Flag, ...], title: str, _: Callable[[str], str]
+    all_flags: tuple[command_parser.Flag, ...], title: str, _: Callable[[str], str]
 ) -> list[str]:
     if not all_flags:
         return []
-    groups: dict[str, list[cli_command.Flag]] = {}
+    groups: dict[str, list[command_parser.Flag]] = {}
     for flag in sorted(all_flags, key=lambda flag: flag.name):
         groups.setdefault(flag.group, []).append(flag)
     wide = max(len(_head(flag)) for flag in all_flags) + 3
@@ -192,7 +191,7 @@ def _options(
     ]
 
 
-def _head(flag: cli_command.Flag) -> str:
+def _head(flag: command_parser.Flag) -> str:
     short = f"-{flag.short}, " if flag.short else "    "
     kind = flag.metavar or {"size": "bytes", "seconds": "int"}.get(flag.kind, flag.kind)
     if flag.implied:
@@ -200,7 +199,7 @@ def _head(flag: cli_command.Flag) -> str:
     return f"  {short}--{flag.name}" + ("" if flag.kind == "bool" else f" {kind}")
 
 
-def _help(flag: cli_command.Flag, _: Callable[[str], str]) -> str:
+def _help(flag: command_parser.Flag, _: Callable[[str], str]) -> str:
     if flag.default:
         default = flag.default if flag.kind != "string" else f'"{flag.default}"'
         return f"{_(flag.help)} {_('(default {value})').format(value=default)}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli import command_table, suggestion
-from jaula.cli import help as cli_help
+from jaula.cli import command_table, help, suggestion
 from jaula.cli.cli_errors import CliError
 from jaula.cli.command_parser import Command, Options
 from jaula.translation import topics
@@ -13,15 +12,15 @@ def run(options: Options) -> int:
     """Print the help page of a command, of a group, of a topic, or of jaula."""
     words = " ".join(options.arguments)
     if not words:
-        print(cli_help.overview(), end="")
+        print(help.overview(), end="")
     elif words in command_table.groups():
-        print(cli_help.group(words), end="")
+        print(help.group(words), end="")
     elif words in command_table.commands() or words in command_table.aliases():
-        print(cli_help.page(command_table.load(words)), end="")
+        print(help.page(command_table.load(words)), end="")
     elif words in topics.NAMES:
-        print(cli_help.topic(words), end="")
+        print(help.topic(words), end="")
     elif words == "topics":
-        print(cli_help.topic_list(), end="")
+        print(help.topic_list(), end="")
     else:
         names = [*command_table.commands(), *command_table.groups(), *topics.NAMES]
         close = suggestion.close(words, names)

@@ -18,8 +18,7 @@ from jaula.cli.images import (
 )
 from jaula.cli.images.registry_auth import HUB, domain
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output, times
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import inspect_output, list_output, times
 from jaula.cli.output.list_output import short_id
 from jaula.cli.output.progress_line import Progress, file_size
 from jaula.spec import units
@@ -108,11 +107,11 @@ def history(options: Options) -> int:
     path = f"/images/{quote(name, '/:@')}/history"
     rows = Client(Settings.host).get(path, platform_flag.query(options)) or []
     no_trunc, human = options.on("no-trunc"), options.on("human", True)
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "ID": (
             "IMAGE",
             lambda row: (
-                row["Id"] if row["Id"] == "<missing>" else output_list.short_id(row["Id"], no_trunc)
+                row["Id"] if row["Id"] == "<missing>" else list_output.short_id(row["Id"], no_trunc)
             ),
         ),
         "CreatedSince": (
@@ -125,7 +124,7 @@ def history(options: Options) -> int:
         ),
         "CreatedBy": (
             "CREATED BY",
-            lambda row: output_list.ellipsis(
+            lambda row: list_output.ellipsis(
                 _one_line(row["CreatedBy"]), 1 << 20 if no_trunc else 45
             ),
         ),
@@ -140,7 +139,7 @@ def history(options: Options) -> int:
         output_format = "{{.ID}}"
     since = "CreatedSince" if human else "CreatedAt"
     default = "{{.ID}}\t{{." + since + "}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
-    output_list.show(rows, columns, default, output_format)
+    list_output.show(rows, columns, default, output_format)
     return 0
 
 
@@ -323,7 +322,7 @@ def ls(options: Options) -> int:
     default = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     if options.on("digests"):
         default = default.replace("\t{{.ID}}", "\t{{.Digest}}\t{{.ID}}")
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Repository": ("REPOSITORY", lambda row: row["Repository"]),
         "Tag": ("TAG", lambda row: row["Tag"]),
         "Digest": ("DIGEST", lambda row: row["Digest"]),
@@ -341,7 +340,7 @@ def ls(options: Options) -> int:
                        else units.human_size(row["Size"] - row["SharedSize"], 3)),
         "VirtualSize": ("SIZE", lambda row: units.human_size(row["Size"])),
     }  # fmt: skip
-    output_list.show(rows, columns, default, output_format)
+    list_output.show(rows, columns, default, output_format)
     return 0
 
 

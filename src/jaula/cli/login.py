@@ -9,7 +9,7 @@ from jaula.cli.client.api_client import Client, filters
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import list_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,20 +170,20 @@ def search(options: Options) -> int:
         "GET", "/images/search", query, None, registry_auth.headers(term)
     )
     no_trunc = options.on("no-trunc")
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Name": ("NAME", lambda item: item["name"]),
         "Description": ("DESCRIPTION", lambda item: _one_line(item["description"], no_trunc)),
         "StarCount": ("STARS", lambda item: str(item["star_count"])),
         "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
     }
     default = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"
-    output_list.show(results or (), columns, default, options.text("format"))
+    list_output.show(results or (), columns, default, options.text("format"))
     return 0
 
 
 def _one_line(text: str, no_trunc: bool) -> str:
     line = " ".join(text.split())
-    return line if no_trunc else output_list.ellipsis(line, WIDTH)
+    return line if no_trunc else list_output.ellipsis(line, WIDTH)
 
 
 SEARCH = Command(

@@ -6,8 +6,7 @@ import sys
 from posix import _exit
 
 from jaula import feature
-from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table
+from jaula.cli import command_parser, command_table
 from jaula.cli.cli_errors import CliError, EngineError, ExitStatus, UsageError
 from jaula.cli.client.engine_address import ConnectionOptions
 from jaula.cli.output.visible_stream import VisibleOutput
@@ -94,7 +93,7 @@ def _unexpected(
 
 def _dispatch(words: list[str]) -> int:
     command_table.ROOT.path = ""
-    options = cli_command.parse(command_table.ROOT, words)
+    options = command_parser.parse(command_table.ROOT, words)
     Settings.debug = options.on("debug")
     if options.on("no-color"):
         from jaula.cli.output.ansi import ColorOptions
@@ -115,9 +114,9 @@ def _dispatch(words: list[str]) -> int:
         return 0
     rest = options.arguments
     if options.on("help") or not rest:
-        from jaula.cli import help as cli_help
+        from jaula.cli import help
 
-        print(cli_help.overview())
+        print(help.overview())
         return 0
     name, rest = rest[0], rest[1:]
     if name in command_table.CORE_COMMANDS:  # no feature is read for it
@@ -153,19 +152,18 @@ def _check_installed(word: str) -> None:
 
 def _group(group: str, words: list[str]) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
-        from jaula.cli import help as cli_help
+        from jaula.cli import help
 
-        print(cli_help.group(group))
+        print(help.group(group))
         return 0
     path = f"{group} {words[0]}"
     if path not in command_table.commands() and path not in command_table.aliases():
         if words[0].startswith("-"):
             raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
-        from jaula.cli import help as cli_help
+        from jaula.cli import help
 
         raise CliError(
-            f"jaula: '{path}' is not a jaula command.{_suggestion(path)}\n\n"
-            + cli_help.group(group)
+            f"jaula: '{path}' is not a jaula command.{_suggestion(path)}\n\n" + help.group(group)
         )
     return _run(path, words[1:])
 
@@ -173,18 +171,18 @@ def _group(group: str, words: list[str]) -> int:
 def _run(path: str, words: list[str]) -> int:
     command = command_table.load(path)
     try:
-        options = cli_command.parse(command, words)
+        options = command_parser.parse(command, words)
     except UsageError as error:
         error.args = (f"{error.message}\nSee 'jaula {path} --help'.",)
         error.message = error.args[0]
         raise
     if options.on("help"):
-        from jaula.cli import help as cli_help
+        from jaula.cli import help
 
-        print(cli_help.page(command))
+        print(help.page(command))
         return 0
     try:
-        cli_command.check_arguments(options)
+        command_parser.check_arguments(options)
     except UsageError as error:
         error.message += (
             f"\nSee 'jaula {path} --help'.\n\nUsage:  jaula {path} {command.usage}\n\n"

@@ -8,10 +8,9 @@ from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers import network_option
 from jaula.cli.containers.create_body import pairs
 from jaula.cli.for_each import each
-from jaula.cli.images import prune_prompt as cli_prune
+from jaula.cli.images import prune_prompt
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output as output_inspect
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import inspect_output, list_output
 from jaula.cli.output.list_output import short_id
 
 TYPE_CHECKING = False
@@ -230,7 +229,7 @@ DISCONNECT = Command(
 def inspect(options: Options) -> int:
     """Print the documents of the networks."""
     client = Client(Settings.host)
-    return output_inspect.show(
+    return inspect_output.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/networks/{quote(name)}"),
@@ -242,7 +241,7 @@ INSPECT = Command(
     "Display detailed information on one or more networks",
     inspect,
     flags=(
-        output_inspect.FORMAT,
+        inspect_output.FORMAT,
         Flag(
             "verbose",
             "v",
@@ -264,7 +263,7 @@ def ls(options: Options) -> int:
     networks = Client(Settings.host).get("/networks", query) or []
     networks.sort(key=lambda network: network["Name"])
     no_trunc = options.on("no-trunc")
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "ID": ("NETWORK ID", lambda item: short_id(item["Id"], no_trunc)),
         "Name": ("NAME", lambda item: item["Name"]),
         "Driver": ("DRIVER", lambda item: item["Driver"]),
@@ -282,7 +281,7 @@ def ls(options: Options) -> int:
     output_format = options.text("format")
     if options.on("quiet") and output_format in ("", "table"):
         output_format = "{{.ID}}"
-    output_list.show(
+    list_output.show(
         networks, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", output_format
     )
     return 0
@@ -313,7 +312,7 @@ LS = Command(
 def prune(options: Options) -> int:
     """Prompt, remove the networks and print the result."""
     warning = "This will remove all custom networks not used by at least one container."
-    return cli_prune.prune(options, "networks", warning)
+    return prune_prompt.prune(options, "networks", warning)
 
 
 PRUNE = Command(
@@ -321,8 +320,8 @@ PRUNE = Command(
     "Remove all unused networks",
     prune,
     flags=(
-        cli_prune.FILTER,
-        cli_prune.FORCE,
+        prune_prompt.FILTER,
+        prune_prompt.FORCE,
     ),
     max_args=0,
     description="Removes the networks that no running container is connected to.",

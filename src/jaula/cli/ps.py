@@ -6,7 +6,7 @@ from jaula.cli.client.api_client import Client, filters
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers import columns as container_columns
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import list_output
 
 
 def run(options: Options) -> int:
@@ -32,7 +32,7 @@ def run(options: Options) -> int:
         output_format = "{{.ID}}"
     default = container_columns.DEFAULT + (container_columns.PODS if options.on("pods") else "")
     default += "\t{{.Size}}" if options.on("size") else ""
-    output_list.show(containers, columns, default, output_format)
+    list_output.show(containers, columns, default, output_format)
     return 0
 
 

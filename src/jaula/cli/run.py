@@ -5,8 +5,7 @@ from __future__ import annotations
 from jaula.cli.cli_errors import CliError, EngineError, NotATerminal
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.containers import create_body as container_options
-from jaula.cli.containers import feature_flag, flags
+from jaula.cli.containers import create_body, feature_flag, flags
 from jaula.cli.containers.attach_loop import (
     DETACH_KEYS,
     SDNOTIFY,
@@ -53,7 +52,7 @@ def run(options: Options) -> int:
 
 
 def _run(client: Client, options: Options) -> int:
-    body = container_options.document(options)
+    body = create_body.document(options)
     tty, detach = options.on("tty"), options.on("detach")
     stdin = bool(body.get("AttachStdin"))
     if tty and stdin and not detach:
@@ -237,7 +236,7 @@ RUN = Command(
 def create(options: Options) -> int:
     """Create the container and print its id; with ``--record``, start its recorder."""
     client = Client(Settings.host)
-    body = container_options.document(options)
+    body = create_body.document(options)
     if not options.is_set("record"):
         print(create_container(client, options, body))
         return 0

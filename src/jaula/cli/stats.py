@@ -8,7 +8,7 @@ from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers.stats_samples import ContainerUsage, Sampler
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import list_output
 from jaula.cli.output.list_output import short_id
 from jaula.cli.output.screen import Screen
 from jaula.spec import units
@@ -29,22 +29,22 @@ def run(options: Options) -> int:
 
 
 def show(
-    sampler: Sampler, shown: dict[str, output_list.Column], default: str, options: Options
+    sampler: Sampler, shown: dict[str, list_output.Column], default: str, options: Options
 ) -> None:
     """Print the samples of containers, as ``--no-stream`` and ``--format`` ask for."""
     output_format = options.text("format")
     sampler.take()
     if options.on("no-stream"):
         sleep(INTERVAL)
-        output_list.show(sampler.take(), shown, default, output_format)
+        list_output.show(sampler.take(), shown, default, output_format)
         return
     with Screen() as screen:
         while True:
             sleep(INTERVAL)
-            screen.draw(output_list.text(sampler.take(), shown, default, output_format))
+            screen.draw(list_output.text(sampler.take(), shown, default, output_format))
 
 
-def columns(*, no_trunc: bool) -> dict[str, output_list.Column]:
+def columns(*, no_trunc: bool) -> dict[str, list_output.Column]:
     """Return the columns; ``no_trunc`` is the flag ``--no-trunc``."""
 
     def block(usage: ContainerUsage) -> str:

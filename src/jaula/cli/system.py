@@ -6,10 +6,9 @@ from jaula.cli.cli_errors import EngineError
 from jaula.cli.client.api_client import Client, filters
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers import columns as container_columns
-from jaula.cli.images import prune_prompt as cli_prune
+from jaula.cli.images import prune_prompt
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
-from jaula.cli.output import times
+from jaula.cli.output import list_output, times
 from jaula.cli.output.list_output import short_id
 from jaula.cli.output.progress_line import Progress
 from jaula.spec import units
@@ -33,7 +32,7 @@ def check(options: Options) -> int:
     if not findings and not output_format:
         print("No problems found.")
         return 0
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Area": ("AREA", lambda row: row["Area"]),
         "Subject": ("SUBJECT", lambda row: row["Subject"]),
         "Problem": ("PROBLEM", lambda row: row["Problem"]),
@@ -44,7 +43,7 @@ def check(options: Options) -> int:
         "Outcome": ("REPAIRED" if repair else "REPAIR", _outcome if repair else _planned_repair),
     }
     default = "{{.Area}}\t{{.Subject}}\t{{.Problem}}\t{{.Outcome}}"
-    output_list.show(findings, columns, default, output_format)
+    list_output.show(findings, columns, default, output_format)
     return 0 if all(row["Repaired"] for row in findings) else 1
 
 
@@ -93,14 +92,14 @@ def df(options: Options) -> int:
         print(verbose(usage), end="")
         return 0
     default = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Type": ("TYPE", lambda row: row["Type"]),
         "TotalCount": ("TOTAL", lambda row: str(row["Total"])),
         "Active": ("ACTIVE", lambda row: str(row["Active"])),
         "Size": ("SIZE", lambda row: units.human_size(row["Size"])),
         "Reclaimable": ("RECLAIMABLE", _reclaimable),
     }
-    output_list.show(summary(usage), columns, default, options.text("format"))
+    list_output.show(summary(usage), columns, default, options.text("format"))
     return 0
 
 
@@ -167,7 +166,7 @@ def _reclaimable(row: dict[str, Any]) -> str:
 
 def verbose(usage: dict[str, Any]) -> str:
     """Return the tables of all images, containers, volumes and build cache entries."""
-    images: dict[str, output_list.Column] = {
+    images: dict[str, list_output.Column] = {
         "Repository": ("REPOSITORY", lambda row: _name(row)[0]),
         "Tag": ("TAG", lambda row: _name(row)[1]),
         "ID": ("IMAGE ID", lambda row: short_id(row["Id"])),
@@ -183,7 +182,7 @@ def verbose(usage: dict[str, Any]) -> str:
         ),
         "Containers": ("CONTAINERS", lambda row: str(max(row.get("Containers", 0), 0))),
     }
-    volumes: dict[str, output_list.Column] = {
+    volumes: dict[str, list_output.Column] = {
         "Name": ("VOLUME NAME", lambda row: row["Name"]),
         "Links": ("LINKS", lambda row: str((row.get("UsageData") or {}).get("RefCount", 0))),
         "Size": ("SIZE", lambda row: units.human_size(_volumes([row]))),
@@ -191,7 +190,7 @@ def verbose(usage: dict[str, Any]) -> str:
     containers = container_columns.columns(no_trunc=False)
     containers["Size"] = ("SIZE", lambda row: units.human_size(row.get("SizeRw") or 0, 3))
     caches: list[Any] = usage.get("BuildCache") or []
-    cached: dict[str, output_list.Column] = {
+    cached: dict[str, list_output.Column] = {
         "ID": ("CACHE ID", lambda row: short_id(row["ID"])),
         "CacheType": ("CACHE TYPE", lambda row: row.get("Type", "")),
         "Size": ("SIZE", lambda row: units.human_size(row.get("Size", 0), 3)),
@@ -216,7 +215,7 @@ def verbose(usage: dict[str, Any]) -> str:
         title = f"{heading} space usage:"
         if rows is caches:
             title = f"{heading} usage: {units.human_size(_cached(caches))}"
-        parts.append(f"{title}\n\n" + output_list.text(rows or [], columns, default))
+        parts.append(f"{title}\n\n" + list_output.text(rows or [], columns, default))
     return "\n".join(parts)
 
 
@@ -265,29 +264,29 @@ def prune(options: Options) -> int:
         "all build cache" if everything else "unused build cache",
     ]
     warning = "This will remove:\n" + "".join(f"  - {row}\n" for row in rows)
-    cli_prune.confirm(warning, force=options.on("force"))
+    prune_prompt.confirm(warning, force=options.on("force"))
     conditions = options.texts("filter")
-    lines, total = cli_prune.prune_objects(client, "containers", filters(conditions))
-    cli_prune.print_deleted("Deleted Containers", lines)
-    lines, _ = cli_prune.prune_objects(client, "networks", filters(conditions))
-    cli_prune.print_deleted("Deleted Networks", lines)
+    lines, total = prune_prompt.prune_objects(client, "containers", filters(conditions))
+    prune_prompt.print_deleted("Deleted Containers", lines)
+    lines, _ = prune_prompt.prune_objects(client, "networks", filters(conditions))
+    prune_prompt.print_deleted("Deleted Networks", lines)
     if volumes:
-        lines, freed = cli_prune.prune_objects(client, "volumes", filters(conditions))
+        lines, freed = prune_prompt.prune_objects(client, "volumes", filters(conditions))
         total += freed
-        cli_prune.print_deleted("Deleted Volumes", lines)
+        prune_prompt.print_deleted("Deleted Volumes", lines)
     dangling = "dangling=false" if everything else "dangling=true"
-    lines, freed = cli_prune.prune_images(client, filters([*conditions, dangling]))
+    lines, freed = prune_prompt.prune_images(client, filters([*conditions, dangling]))
     total += freed
-    cli_prune.print_deleted("Deleted Images", lines)
+    prune_prompt.print_deleted("Deleted Images", lines)
     try:
-        lines, freed = cli_prune.prune_build_cache(client, conditions, all_entries=everything)
+        lines, freed = prune_prompt.prune_build_cache(client, conditions, all_entries=everything)
     except EngineError as error:
         if error.code != 404:
             raise
         lines, freed = [], 0  # an engine without the feature of builds has no cache
     total += freed
-    cli_prune.print_deleted("Deleted build cache objects", lines)
-    cli_prune.print_reclaimed(total)
+    prune_prompt.print_deleted("Deleted build cache objects", lines)
+    prune_prompt.print_reclaimed(total)
     return 0
 
 
@@ -297,8 +296,8 @@ PRUNE = Command(
     prune,
     flags=(
         Flag("all", "a", "bool", "Remove all unused images not just dangling ones"),
-        cli_prune.FILTER,
-        cli_prune.FORCE,
+        prune_prompt.FILTER,
+        prune_prompt.FORCE,
         Flag("volumes", "", "bool", "Prune anonymous volumes"),
     ),
     max_args=0,

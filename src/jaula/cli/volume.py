@@ -7,10 +7,9 @@ from jaula.cli.client.api_client import Client, filters, quote
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers.create_body import pairs
 from jaula.cli.for_each import each
-from jaula.cli.images import prune_prompt as cli_prune
+from jaula.cli.images import prune_prompt
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output as output_inspect
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import inspect_output, list_output
 from jaula.spec import units
 
 
@@ -55,7 +54,7 @@ CREATE = Command(
 def inspect(options: Options) -> int:
     """Print the documents of the volumes."""
     client = Client(Settings.host)
-    return output_inspect.show(
+    return inspect_output.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/volumes/{quote(name)}"),
@@ -66,7 +65,7 @@ INSPECT = Command(
     "[OPTIONS] VOLUME [VOLUME...]",
     "Display detailed information on one or more volumes",
     inspect,
-    flags=(output_inspect.FORMAT,),
+    flags=(inspect_output.FORMAT,),
     min_args=1,
     description="Prints Docker's document of each volume as JSON, or the output of a template.",
     examples=(("Inspect a volume", "jaula volume inspect data"),),
@@ -83,11 +82,11 @@ def ls(options: Options) -> int:
     output_format = options.text("format")
     if options.on("quiet") and output_format in ("", "table"):
         output_format = "{{.Name}}"
-    output_list.show(volumes, COLUMNS, "{{.Driver}}\t{{.Name}}", output_format)
+    list_output.show(volumes, COLUMNS, "{{.Driver}}\t{{.Name}}", output_format)
     return 0
 
 
-COLUMNS: dict[str, output_list.Column] = {
+COLUMNS: dict[str, list_output.Column] = {
     "Name": ("VOLUME NAME", lambda item: item["Name"]),
     "Driver": ("DRIVER", lambda item: item["Driver"]),
     "Mountpoint": ("MOUNTPOINT", lambda item: item["Mountpoint"]),
@@ -132,9 +131,9 @@ def prune(options: Options) -> int:
     """Prompt, remove the volumes and print the result."""
     if options.on("all"):
         warning = "This will remove all local volumes not used by at least one container."
-        return cli_prune.prune(options, "volumes", warning, ["all=true"])
+        return prune_prompt.prune(options, "volumes", warning, ["all=true"])
     warning = "This will remove anonymous local volumes not used by at least one container."
-    return cli_prune.prune(options, "volumes", warning)
+    return prune_prompt.prune(options, "volumes", warning)
 
 
 PRUNE = Command(
@@ -143,8 +142,8 @@ PRUNE = Command(
     prune,
     flags=(
         Flag("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
-        cli_prune.FILTER,
-        cli_prune.FORCE,
+        prune_prompt.FILTER,
+        prune_prompt.FORCE,
     ),
     max_args=0,
     description="Removes volumes that no container uses, running or not.",

@@ -1,1 +1,1 @@
-"""``jaula daemon``: start-up (:mod:`~jaula.daemon.main`), the main loop and the configuration."""
+"""``jaula daemon``: start-up (:mod:`~jaula.daemon.engine_main`), main loop and configuration."""

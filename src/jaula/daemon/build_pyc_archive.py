@@ -1,6 +1,6 @@
 """Build the archive of an engine's modules, for ``scripts/setup`` and packages.
 
-:mod:`jaula.daemon.pyc_archive` reads it.
+:mod:`jaula.daemon.engine_archive` reads it.
 """
 
 from __future__ import annotations
@@ -8,30 +8,30 @@ from __future__ import annotations
 import os
 
 from jaula import feature
-from jaula.daemon import pyc_archive
+from jaula.daemon import engine_archive
 from jaula.oci import build_pyc_archive
 
 _SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ROOTS = (
-    "jaula.api.http.server",
+    "jaula.api.http.api_server",
     "jaula.cgroups.null_driver",
-    "jaula.cgroups.v1.driver",
-    "jaula.cgroups.v2.driver",
-    "jaula.daemon.engine",
-    "jaula.daemon.main",
-    "jaula.daemon.pyc_archive",
+    "jaula.cgroups.v1.driver_v1",
+    "jaula.cgroups.v2.driver_v2",
+    "jaula.daemon.create_engine",
+    "jaula.daemon.engine_main",
+    "jaula.daemon.engine_archive",
     "jaula.daemon.reload",
     "jaula.daemon.serve",
     "jaula.engine.authz.gateway",
     "jaula.engine.engine",
     "jaula.engine.group_commit",
     "jaula.engine.hooks",
-    "jaula.engine.model.events",
+    "jaula.engine.model.event_log",
     "jaula.engine.model.services",
     "jaula.engine.networks.dns_server",
     "jaula.engine.networks.sandbox_pool",
-    "jaula.engine.volumes.references",
-    "jaula.images.store.store",
+    "jaula.engine.volumes.volume_references",
+    "jaula.images.store.image_store",
     "jaula.logs.follower",
     "jaula.network.manager",
     "jaula.runtime.zygote",
@@ -39,8 +39,8 @@ ROOTS = (
     "jaula.state.audit_trail",
     "jaula.state.claims",
     "jaula.storage.drivers.overlay",
-    "jaula.storage.drivers.table",
-    "jaula.storage.volumes",
+    "jaula.storage.drivers.driver_choice",
+    "jaula.storage.volume_directories",
     "concurrent.futures.thread",
     "encodings.ascii",
     "tomllib",
@@ -75,7 +75,7 @@ def main(staged: str = "") -> None:
     :raises OSError: when a file cannot be written.
     """
     build_pyc_archive.install_below(staged)
-    build_pyc_archive.write_files(pyc_archive.archive_path(), engine_files(), {})
+    build_pyc_archive.write_files(engine_archive.archive_path(), engine_files(), {})
 
 
 def engine_files() -> dict[str, str]:

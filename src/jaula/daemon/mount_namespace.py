@@ -16,7 +16,7 @@ from jaula.errors import Unavailable
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import paths, state
+from jaula.rootless import holder_state, xdg_paths
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -35,7 +35,7 @@ def enter(config: EngineConfig) -> int:
     former = os.environ.pop(_MARKER, None)
     if former is None:
         _execute_inside(config)
-    if paths.rootless_uid() is not None:
+    if xdg_paths.rootless_uid() is not None:
         os.close(int(former))
         return -1
     os.set_inheritable(int(former), False)
@@ -53,8 +53,8 @@ def _execute_inside(config: EngineConfig) -> NoReturn:
         bound = mounts.open_tree(program, clone=False)
         mounts.mount_setattr(bound, set=mounts.MOUNT_ATTR.RDONLY)
         os.close(bound)
-        if paths.rootless_uid() is not None:
-            state.bind_resolv_conf(str(config.paths.run))
+        if xdg_paths.rootless_uid() is not None:
+            holder_state.bind_resolv_conf(str(config.paths.run))
     except OSError as error:
         raise Unavailable(f"cannot create a mount namespace for the engine: {error}") from error
     os.environ[_MARKER] = str(host_mounts)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.daemon import engine_log
-from jaula.daemon import policy as daemon_policy
+from jaula.daemon import engine_log, load_policy
 from jaula.engine.containers import log_config, presets
 from jaula.errors import JaulaError
 
@@ -77,10 +76,10 @@ class Reloader:
             config, need_restart = merge_config(services.config, self._read_config())
             presets.check_name(config.default_profile)
             log_config.check(config)
-            policy = daemon_policy.load_policy(config)
+            policy = load_policy.load_policy(config)
             context = tls_context(config.tls) if config.tls and self.tls_listeners else None
             services.image_policy.load_file(
-                daemon_policy.policy_path(config), required=bool(config.policy)
+                load_policy.policy_path(config), required=bool(config.policy)
             )
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)

@@ -9,18 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from jaula import metrics, spans, stdlib_import
-from jaula.daemon import engine_log, process_limits, pyc_archive, sd_notify
-from jaula.daemon import policy as daemon_policy
+from jaula.daemon import engine_archive, engine_log, load_policy, process_limits, sd_notify
 from jaula.daemon import sockets as daemon_sockets
-from jaula.daemon.engine import new_engine
+from jaula.daemon.create_engine import new_engine
 from jaula.daemon.sd_notify import Heartbeat
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.kernel import process
+from jaula.kernel import process_calls
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from jaula.api.http.server import Server
+    from jaula.api.http.api_server import Server
     from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig
     from jaula.daemon.engine_log import ContainerIds
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.engine import Engine
     from jaula.engine.hooks import Hooks, Opened
-    from jaula.runtime.client import Runtime
+    from jaula.runtime.runtime_client import Runtime
 
 
 ReadConfig = Callable[[], "EngineConfig"]
@@ -86,7 +85,7 @@ async def _serve(
     import signal
     import time
 
-    from jaula.api.http import server as api
+    from jaula.api.http import api_server
     from jaula.daemon.reload import Reloader
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.containers import log_config, presets
@@ -101,7 +100,7 @@ async def _serve(
     try:
         presets.check_name(config.default_profile)
         log_config.check(config)
-        policy = daemon_policy.load_policy(config)
+        policy = load_policy.load_policy(config)
         context = _context(config)
         started = time.perf_counter()
         engine = new_engine(config, runtime, hooks)
@@ -133,11 +132,11 @@ async def _serve(
         zygote_lost.set()
         stop.set()
 
-    zygote = process.pidfd_open(runtime.zygote_pid)
+    zygote = process_calls.pidfd_open(runtime.zygote_pid)
     loop.add_reader(zygote, zygote_ended)
     sockets = engine.services.engine_sockets
     sockets.paths = tuple(str(sock.getsockname()) for sock in unix_sockets)
-    server = await api.serve(gateway.enter, unix_sockets)
+    server = await api_server.serve(gateway.enter, unix_sockets)
     sockets.serve(server.listen_container)
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
@@ -215,14 +214,14 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    pyc_archive.release()
+    engine_archive.release()
     process_limits.trim_heap()
 
 
 def _release_memory(engine: Engine) -> None:
     """Release what an idle engine does not need. It takes 1 to 3 ms."""
     engine.services.network_manager.unload_nft()
-    pyc_archive.release()
+    engine_archive.release()
     process_limits.trim_heap()
 
 

@@ -15,19 +15,18 @@ import msgspec
 from jaula import feature
 from jaula.cgroups.cgroup_path import parent_path
 from jaula.cgroups.own_memory import OwnMemory
-from jaula.engine.containers import restore
-from jaula.engine.containers.cgroup import new_cgroup_path
+from jaula.engine.containers import live_restore
 from jaula.engine.containers.cgroup_cleanup import remove_strays
+from jaula.engine.containers.container_cgroup import new_cgroup_path
+from jaula.engine.containers.container_exec import Execs
 from jaula.engine.containers.containers import Containers
-from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
 from jaula.engine.containers.user_lookup import UserLookup
-from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import spare_init
+from jaula.engine.oci_spec import host_facts, spare_init_shape
 from jaula.engine.system.host_objects import HostObjects
 from jaula.engine.system.system import System
 from jaula.errors import Conflict, JaulaError, NotFound
-from jaula.runtime.external import cgroup_cleanup
+from jaula.runtime.external import foreign_cgroups
 from jaula.sandbox.fork_server import SERVER
 
 if TYPE_CHECKING:
@@ -36,13 +35,13 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.fsck.fsck import Fsck
     from jaula.engine.images.images import Images
-    from jaula.engine.images.registry import RegistryService
+    from jaula.engine.images.registry_images import RegistryService
     from jaula.engine.model.services import Services
     from jaula.engine.networks.networks import Networks
     from jaula.engine.system.disk_usage import DiskUsage
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.engine.volumes.volumes import Volumes
-    from jaula.spec.runtime import Spec
+    from jaula.spec.runtime_spec import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
 log = logging.getLogger("jaula.engine")
@@ -89,7 +88,7 @@ class Engine:
     @functools.cached_property
     def distribution(self) -> RegistryService:
         """Pull and push."""
-        from jaula.engine.images.registry import RegistryService
+        from jaula.engine.images.registry_images import RegistryService
 
         return RegistryService(self.services)
 
@@ -127,9 +126,7 @@ class Engine:
         services = self.services
         old, services.config = services.config, config
         if (old.nofile, old.pids_limit) != (config.nofile, config.pids_limit):
-            services.host = oci_spec_host.with_limits(
-                services.host, config.nofile, config.pids_limit
-            )
+            services.host = host_facts.with_limits(services.host, config.nofile, config.pids_limit)
         services.runtime_table.change(config)
         if old.registry != config.registry and "distribution" in self.__dict__:
             self.distribution.renew()
@@ -144,7 +141,7 @@ class Engine:
         self._watch_lazy_layers()
         self.services.runtime_table.open()
         await self.services.hooks.restoring(self)
-        await restore.restore(self.services, self.containers)
+        await live_restore.restore(self.services, self.containers)
         await self.services.hooks.restored(self)
         if self.services.claims is not None:
             self.services.claims.sweep_ids()
@@ -166,10 +163,10 @@ class Engine:
             return
 
         def spec_of(container_id: str, ids: IdRange) -> Spec:
-            return spare_init.shape(
+            return spare_init_shape.shape(
                 container_id,
                 new_cgroup_path(services.config, "", container_id),
-                oci_spec_host.refresh(services.host),
+                host_facts.refresh(services.host),
                 services.id_ranges.mappings(ids),
             )
 
@@ -194,9 +191,9 @@ class Engine:
         host = self.services.host
         if not host.apparmor:
             return
-        from jaula.engine.system import apparmor
+        from jaula.engine.system import apparmor_load
 
-        failure = await asyncio.to_thread(apparmor.load, host.apparmor_default)
+        failure = await asyncio.to_thread(apparmor_load.load, host.apparmor_default)
         if failure:
             log.warning("%s", failure)
             self.services.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
@@ -251,7 +248,7 @@ class Engine:
         except NotFound:
             directories = set()
         if config.runtimes:
-            directories |= set(cgroup_cleanup.cgroup_directories(config.cgroup_parent))
+            directories |= set(foreign_cgroups.cgroup_directories(config.cgroup_parent))
         for directory in directories:
             try:
                 os.rmdir(directory)

@@ -18,22 +18,27 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from jaula.config import EngineConfig
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.limits import Share
-    from jaula.engine.authz.session import Session
+    from jaula.engine.authz.request_ceilings import Share
     from jaula.engine.containers.containers import Containers
     from jaula.engine.containers.restore_source import RestoreSource
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.feature import Feature, Hook
-    from jaula.images.store.names import NameRights
-    from jaula.runtime.protocol import StartRequest
-    from jaula.spec.api import ContainerCreate
+    from jaula.images.store.image_names import NameRights
+    from jaula.runtime.shim_protocol import StartRequest
+    from jaula.spec.api_documents import ContainerCreate
     from jaula.spec.api_params import Origin, Remote
     from jaula.spec.rootfs import RootSource
-    from jaula.spec.runtime import IDMapping, Spec
-    from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest, StartIntent
+    from jaula.spec.runtime_spec import IDMapping, Spec
+    from jaula.state.container_records import (
+        ContainerRecord,
+        MountRecord,
+        ResolvedRequest,
+        StartIntent,
+    )
     from jaula.tls import TlsCodec
 
     BuildCacheUsage = Callable[[NameRights | None], list[dict[str, Any]]]

@@ -5,10 +5,10 @@ Docker's names for them are ``--runtime``, ``runtimes`` and ``default-runtime`` 
 (``features``, the document of runtime-spec features.md).
 
 The shim creates containers of an external runtime, runs exec in them and records their exit
-(:mod:`jaula.runtime.external.runtime`). The engine changes running ones by the runtime's ``kill``,
-``pause``, ``resume`` and ``update``, and cleans up after a lost shim by ``delete --force``.
-``runtime.json`` in the run directory names the runtime that created a container, since the
-configuration may have changed since.
+(:mod:`jaula.runtime.external.external_runtime`). The engine changes running ones by the runtime's
+``kill``, ``pause``, ``resume`` and ``update``, and cleans up after a lost shim by ``delete
+--force``. ``runtime.json`` in the run directory names the runtime that created a container, since
+the configuration may have changed since.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.runtime.external import command_line
-from jaula.runtime.protocol import ExternalRuntime
+from jaula.runtime.shim_protocol import ExternalRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from jaula.config import EngineConfig, Paths
-    from jaula.spec.runtime import Resources
+    from jaula.spec.runtime_spec import Resources
 
 log = logging.getLogger("jaula.runtimes")
 

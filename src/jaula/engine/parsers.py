@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jaula import request_context
 from jaula.engine.threads import in_own_thread
-from jaula.sandbox.limits import Limits
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.sandbox_worker import Answer, Worker
 from jaula.sandbox.slots import Stop, WorkerSlots
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import Answer, Worker
+from jaula.sandbox.start_sandbox import Task
 
 if TYPE_CHECKING:
     from jaula.images.dockerfile.budget import BuildBudget

@@ -1,9 +1,9 @@
 """Relaxations: what a request asks for beyond the defaults of a container, each by its name. Pure.
 
-Containers are authorized from their :class:`~jaula.state.records.ResolvedRequest`, the value that
-a start uses, and from members of the body that a start uses as they are. No function here parses a
-create body: there is no second parse that could have another result (CVE-2024-41110). Other
-requests are authorized from the decoded document that the use case gets.
+Containers are authorized from their :class:`~jaula.state.container_records.ResolvedRequest`, the
+value that a start uses, and from members of the body that a start uses as they are. No function
+here parses a create body: there is no second parse that could have another result (CVE-2024-41110).
+Other requests are authorized from the decoded document that the use case gets.
 
 The names are used in the policy file, in refusals and in the audit log.
 """
@@ -15,17 +15,17 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.engine.networks import links
-from jaula.engine.oci_spec import security
-from jaula.engine.volumes.create import parse_driver_options, sources_of
+from jaula.engine.networks import container_links
+from jaula.engine.oci_spec import security_opt
+from jaula.engine.volumes.mount_sources import parse_driver_options, sources_of
 from jaula.logs import drivers as log_drivers
-from jaula.logs import options as log_options
-from jaula.security import capabilities, landlock, masked_paths
-from jaula.spec import apparmor
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, LogConfig, Resources
+from jaula.logs import log_opt
+from jaula.security import capability_sets, landlock_ruleset, masked_paths
+from jaula.spec import apparmor_name
+from jaula.spec.api_documents import ContainerCreate, ExecCreate, HostConfig, LogConfig, Resources
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.pod import PodContainerUpdate, PodSandboxRequest
-from jaula.state.records import (
+from jaula.state.container_records import (
     ENGINE_SOCKET,
     ContainerRecord,
     MountRecord,
@@ -75,7 +75,7 @@ class Privilege(msgspec.Struct, frozen=True):
 
 
 SYSTEM_PATHS = "systempaths=unconfined"
-_DEFAULTS = frozenset(capabilities.DEFAULT)
+_DEFAULTS = frozenset(capability_sets.DEFAULT)
 # Annotations that the systemd driver interprets; an external runtime may interpret any.
 _INTERPRETED = ("org.systemd.property.",)
 
@@ -230,7 +230,7 @@ def _privileges(requested: Security) -> Iterator[Privilege]:
     for name in requested.cap_add:
         if name.upper() in ("ALL", "CAP_ALL"):
             yield Privilege(Relaxation.CAPABILITY, "ALL")
-        elif (full := capabilities.canonical(name)) not in _DEFAULTS:
+        elif (full := capability_sets.canonical(name)) not in _DEFAULTS:
             yield Privilege(Relaxation.CAPABILITY, full.removeprefix("CAP_"))
 
 
@@ -254,7 +254,7 @@ def _containers(resolved: ResolvedRequest) -> Iterator[Privilege]:
     """Yield other containers: ``--volumes-from``, and links, which pass on variables."""
     for source in resolved.volumes_from:
         yield Privilege(Relaxation.OTHER_CONTAINERS, source.container)
-    if links.by_address(resolved.namespaces):
+    if container_links.by_address(resolved.namespaces):
         for link in resolved.links:
             yield Privilege(Relaxation.OTHER_CONTAINERS, link.ref)
 
@@ -281,18 +281,18 @@ def _devices(resources: Resources) -> Iterator[Privilege]:
 
 def _security(requested: Security) -> Iterator[Privilege]:
     options = requested.options
-    if options.seccomp == security.UNCONFINED:
+    if options.seccomp == security_opt.UNCONFINED:
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp=unconfined")
     elif options.seccomp not in ("", "builtin", "default"):
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp=profile")
     if options.seccomp_listener:
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp-listener")
     for name in options.apparmor:
-        if name != apparmor.NAME:
+        if name != apparmor_name.NAME:
             yield Privilege(Relaxation.SECURITY_OPTION, f"apparmor={name}")
     for label in options.labels:
         yield Privilege(Relaxation.SECURITY_OPTION, f"label={label}")
-    if landlock.parse(options.landlock).off:
+    if landlock_ruleset.parse(options.landlock).off:
         yield Privilege(Relaxation.SECURITY_OPTION, "landlock=off")
     for path in options.unmask:
         yield Privilege(Relaxation.SECURITY_OPTION, f"unmask={path}")
@@ -308,7 +308,7 @@ def _security(requested: Security) -> Iterator[Privilege]:
 
 def _logging(log: LogConfig) -> Iterator[Privilege]:
     """Yield files of the host that a log driver reads, and the server if it is the host's."""
-    for path in log_options.host_files(log.config):
+    for path in log_opt.host_files(log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
     address = log_drivers.address(log.type, log.config)
     if address is not None and address.of_host:

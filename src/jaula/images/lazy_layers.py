@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.auth.token import Credentials
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.store.blobs import BlobStore
-    from jaula.spec.image import Descriptor
+    from jaula.spec.image_documents import Descriptor
 
     EventSink = Callable[[str, str, dict[str, str]], None]
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from jaula.images.reference import Reference
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.registry.manifest import Document
+    from jaula.images.registry.manifest_download import Document
     from jaula.images.registry.repository import Repository
-    from jaula.images.store.catalog import Image
+    from jaula.images.store.image_catalog import Image
 
 TABLE = "images"
 """The table of the rules in the policy file."""

@@ -1,8 +1,8 @@
 """Capabilities of the calling process: capget(2), capset(2), and their prctl(2) options.
 
 Source: capabilities(7) and include/uapi/linux/capability.h. Sets are integers with bit N for
-capability N, as in /proc/<pid>/status. :mod:`jaula.security.capabilities` decides what a container
-gets.
+capability N, as in /proc/<pid>/status. :mod:`jaula.security.capability_sets` decides what a
+container gets.
 
 Facts about the order of dropping: prctl changes the bounding and ambient sets and needs CAP_SETPCAP
 or a permitted capability, so it comes before capset. setresuid away from 0 clears the effective set
@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 
 from jaula.kernel.libc import function
-from jaula.kernel.process import prctl
+from jaula.kernel.process_calls import prctl
 
 NAMES: tuple[str, ...] = (
     "CAP_CHOWN",

@@ -1,7 +1,7 @@
 """Landlock: restrict a process and its descendants to file hierarchies and TCP ports.
 
 Source: landlock(7), Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
-:mod:`jaula.security.landlock` decides what is restricted.
+:mod:`jaula.security.landlock_ruleset` decides what is restricted.
 
 Facts about domains: the calling thread enters a domain, and children inherit it over fork and exec.
 A thread cannot leave a domain. Entering one needs no_new_privs or CAP_SYS_ADMIN in the user

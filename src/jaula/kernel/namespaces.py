@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from jaula.kernel.libc import IntFlag, NR_clone3, function, syscall
-from jaula.kernel.process import PR_SET_PDEATHSIG, prctl
+from jaula.kernel.process_calls import PR_SET_PDEATHSIG, prctl
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ asyncio, and no other module of this package imports it.
 from __future__ import annotations
 
 from jaula.logs.drivers import open_writer, readable, validate
-from jaula.logs.protocol import LogWriter
+from jaula.logs.log_driver import LogWriter
 from jaula.spec.log_drivers import NAMES
 
 __all__ = ["NAMES", "LogWriter", "open_writer", "readable", "validate"]

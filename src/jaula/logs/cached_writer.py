@@ -5,11 +5,11 @@ Source: docker docs "Use docker logs with remote logging drivers to read contain
 
 from __future__ import annotations
 
-from jaula.logs.protocol import LogWriter
+from jaula.logs.log_driver import LogWriter
 
 
 class CachedWriter:
-    """A :class:`jaula.logs.protocol.LogWriter` of two writers.
+    """A :class:`jaula.logs.log_driver.LogWriter` of two writers.
 
     ``dropped`` and ``error`` are those of the remote one: the cache is a convenience.
     """

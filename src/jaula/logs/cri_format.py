@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from jaula.logs.entry import LogEntry
+from jaula.logs.log_entry import LogEntry
 
 _STREAMS = {b"stdout": "stdout", b"stderr": "stderr"}
 _TIME = re.compile(

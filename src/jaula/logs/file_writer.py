@@ -19,7 +19,7 @@ _DIGITS = 20  # bytes that a larger number of lines may need
 
 
 class FileWriter(ABC):
-    """A :class:`jaula.logs.protocol.FileLogWriter` of one file. A subclass formats the entries."""
+    """A :class:`jaula.logs.log_driver.FileLogWriter` of one file. Subclasses format the entries."""
 
     def __init__(self, path: str) -> None:
         """Open the file. ``path`` names it in messages.

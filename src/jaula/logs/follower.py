@@ -20,7 +20,7 @@ import socket
 
 import msgspec
 
-from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.log_entry import LogEntry, Selection
 from jaula.logs.pod_log import PodLog
 from jaula.logs.reader.follow import follow
 from jaula.spec import stdcopy

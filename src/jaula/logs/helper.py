@@ -12,7 +12,7 @@ import select
 import signal
 from collections.abc import Callable, Iterable
 
-from jaula.kernel import process
+from jaula.kernel import process_calls
 
 
 class HelperProcess:
@@ -29,7 +29,7 @@ class HelperProcess:
         if not self.pid:
             _run(work, keep)
         try:
-            self._pidfd = process.pidfd_open(self.pid)
+            self._pidfd = process_calls.pidfd_open(self.pid)
         except OSError:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -57,7 +57,7 @@ class HelperProcess:
     def kill(self) -> None:
         """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
-            process.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            process_calls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Close the pidfd. A process that hangs in the kernel is not waited for."""
@@ -68,7 +68,7 @@ def _run(work: Callable[[], None], keep: Iterable[int]) -> None:
     """Run ``work`` in the forked process. Does not return."""
     code = 1
     try:
-        process.close_fds_except(keep)
+        process_calls.close_fds_except(keep)
         work()
         code = 0
     finally:

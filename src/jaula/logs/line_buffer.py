@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.logs.protocol import PARTIAL
+from jaula.logs.log_driver import PARTIAL
 
 
 class LineBuffer:

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable
 
 from jaula.logs.helper import HelperProcess
-from jaula.logs.protocol import FileLogWriter
+from jaula.logs.log_driver import FileLogWriter
 
 _MIN_BUFFER = 256 * 1024  # bytes; a chunk of output must fit with the kernel's overhead
 _TIMEOUT = 2.0  # seconds that the helper has to write what it received
@@ -33,7 +33,7 @@ _SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 
 
 class NonBlockingWriter:
-    """A :class:`jaula.logs.protocol.LogWriter`. ``make`` opens the writer of the driver."""
+    """A :class:`jaula.logs.log_driver.LogWriter`. ``make`` opens the writer of the driver."""
 
     def __init__(self, make: Callable[[], FileLogWriter], buffer: int) -> None:
         """Start the helper. Call ``make`` once in this process, to raise its errors here.

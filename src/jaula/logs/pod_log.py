@@ -19,8 +19,8 @@ import stat
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.kernel import paths
-from jaula.kernel.paths import RESOLVE
+from jaula.kernel import openat2
+from jaula.kernel.openat2 import RESOLVE
 
 _FILE_MODE = 0o640
 _DIRECTORY_MODE = 0o755
@@ -67,10 +67,10 @@ class PodLog(msgspec.Struct, frozen=True):
             try:
                 try:
                     new = flags | os.O_CREAT | os.O_EXCL
-                    descriptor = paths.openat2(parent, name, new, _FILE_MODE, _BENEATH)
+                    descriptor = openat2.openat2(parent, name, new, _FILE_MODE, _BENEATH)
                     os.fchmod(descriptor, _FILE_MODE)  # independent of the umask
                 except FileExistsError:
-                    descriptor = paths.openat2(parent, name, flags, 0, _BENEATH)
+                    descriptor = openat2.openat2(parent, name, flags, 0, _BENEATH)
             finally:
                 os.close(parent)
             return _checked(descriptor)
@@ -85,7 +85,7 @@ class PodLog(msgspec.Struct, frozen=True):
         try:
             parent, name = self._open_parent(create=False)
             try:
-                descriptor = paths.openat2(parent, name, os.O_RDONLY | _NO_WAIT, 0, _BENEATH)
+                descriptor = openat2.openat2(parent, name, os.O_RDONLY | _NO_WAIT, 0, _BENEATH)
             finally:
                 os.close(parent)
             return _checked(descriptor)
@@ -103,7 +103,7 @@ class PodLog(msgspec.Struct, frozen=True):
         try:
             for name in directories:
                 try:
-                    below = paths.openat2(current, name, flags, 0, _BENEATH)
+                    below = openat2.openat2(current, name, flags, 0, _BENEATH)
                 except FileNotFoundError:
                     if not create:
                         raise
@@ -122,7 +122,7 @@ def _make_directory(parent: int, name: str) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, _DIRECTORY_MODE, dir_fd=parent)
         made = True
-    descriptor = paths.openat2(parent, name, os.O_PATH | os.O_DIRECTORY, 0, _BENEATH)
+    descriptor = openat2.openat2(parent, name, os.O_PATH | os.O_DIRECTORY, 0, _BENEATH)
     if made:
         os.chmod(f"/proc/self/fd/{descriptor}", _DIRECTORY_MODE)  # independent of the umask
     return descriptor

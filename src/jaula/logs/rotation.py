@@ -19,10 +19,10 @@ import os
 import signal
 from collections.abc import Callable
 
-from jaula.kernel import process
+from jaula.kernel import process_calls
 from jaula.logs import gzip_file
 from jaula.logs.helper import HelperProcess
-from jaula.logs.options import Limits
+from jaula.logs.log_opt import Limits
 from jaula.logs.reader import rotated_files
 
 MODE = 0o640
@@ -132,7 +132,7 @@ def _start_compression(plain: str, part: str) -> HelperProcess:
         writer = os.getpid()
 
         def work() -> None:
-            process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+            process_calls.prctl(process_calls.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == writer:  # it may have exited before prctl
                 os.nice(_NICE)
                 gzip_file.compress(source, target)

@@ -20,7 +20,7 @@ from jaula.kernel.rtnetlink import (
     delete_link,
     set_link,
 )
-from jaula.spec.endpoint import Endpoint, Gateways
+from jaula.spec.endpoint_record import Endpoint, Gateways
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 

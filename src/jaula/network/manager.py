@@ -20,19 +20,19 @@ from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.rtnetlink import mac_bytes
 from jaula.network import endpoint_config
-from jaula.network.config import default_bridge_plan
 from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.egress import Refused
-from jaula.network.firewall.nftables import FirewallMonitor, Nft, hold_descriptors, open_nft
+from jaula.network.firewall.egress_rules import Refused
+from jaula.network.firewall.nft_command import FirewallMonitor, Nft, hold_descriptors, open_nft
 from jaula.network.ipam import Addresses, AddressUsage, Subnet, parse_pools
-from jaula.network.network import EndpointRequest, OnRepair, no_report
-from jaula.network.networks import BRIDGE, Networks, has_interface
+from jaula.network.network_config import default_bridge_plan
+from jaula.network.network_driver import EndpointRequest, OnRepair, no_report
+from jaula.network.network_table import BRIDGE, Networks, has_interface
 from jaula.network.owner import LinkOwner
 from jaula.network.port_mapper import PortBinder, PortMapper, PortRequest
-from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
-from jaula.spec.network import NetworkRecord
+from jaula.spec.endpoint_record import Endpoint, Gateways, PublishedPort
+from jaula.spec.network_record import NetworkRecord
 
 
 class NetworkManager:

@@ -25,9 +25,9 @@ from typing import Protocol
 import msgspec
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, Unsupported
-from jaula.network import conntrack
+from jaula.network import udp_flows
 from jaula.network.drivers.bridge import BridgeNetwork
-from jaula.spec.endpoint import ANY, ANY6, Endpoint, Gateways, PublishedPort
+from jaula.spec.endpoint_record import ANY, ANY6, Endpoint, Gateways, PublishedPort
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_SEQPACKET}
 _OTHER_FILES = 3500  # descriptors: two for each client (1,024) and transfer (512), and more
@@ -674,7 +674,7 @@ class PortMapper:
         if all(port.protocol != "udp" for port in ports):
             return
         try:
-            conntrack.delete_udp_flows(ports)
+            udp_flows.delete_udp_flows(ports)
         except OSError as exc:
             # Not fatal: such flows expire after 2 minutes without packets.
             self.warnings.append(f"UDP flows to the former owner of a port may continue: {exc}")

@@ -12,7 +12,7 @@ if not __package__:
     sys.path[:0] = (source, source.removesuffix("/src") + packages)
 
 if __name__ == "__main__":
-    from jaula.oci import entry, pyc_archive
+    from jaula.oci import pyc_archive, runtime_entry
 
     archive = pyc_archive.install()
-    entry.start(archive.load if archive is not None else None)
+    runtime_entry.start(archive.load if archive is not None else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from jaula.errors import InvalidRequest
 from jaula.oci.log import Log
-from jaula.oci.settings import Settings
+from jaula.oci.runtime_settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

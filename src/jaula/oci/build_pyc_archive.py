@@ -21,8 +21,8 @@ import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 
 from jaula.oci import clone_exec, fast_import, pyc_archive
-from jaula.oci.entry import CONTAINER_COMMANDS
-from jaula.oci.main import COMMANDS
+from jaula.oci.runtime_entry import CONTAINER_COMMANDS
+from jaula.oci.runtime_main import COMMANDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
 _V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-_CGROUPS = ("jaula.cgroups.v2.driver",) if _V2 else ("jaula.cgroups.v1.driver",)
-_CREATE = (*_CGROUPS, "jaula.security.seccomp.seccomp")
+_CGROUPS = ("jaula.cgroups.v2.driver_v2",) if _V2 else ("jaula.cgroups.v1.driver_v1",)
+_CREATE = (*_CGROUPS, "jaula.security.seccomp.seccomp_filter")
 COMMAND_MODULES = {
     "create": _CREATE,
     "run": (*_CREATE, "jaula.oci.foreground"),
@@ -39,10 +39,10 @@ COMMAND_MODULES = {
 }
 """Modules that a command usually imports lazily, by command."""
 OTHER_MODULES = (
-    "jaula.cgroups.v1.driver",
-    "jaula.cgroups.v2.driver",
-    "jaula.runtime.init.hooks",
-    "jaula.runtime.init.landlock",
+    "jaula.cgroups.v1.driver_v1",
+    "jaula.cgroups.v2.driver_v2",
+    "jaula.runtime.init.oci_hooks",
+    "jaula.runtime.init.enter_landlock",
 )
 """Modules that are imported lazily, and only sometimes."""
 _RECORD = """
@@ -110,10 +110,10 @@ def command_modules(command: str) -> tuple[str, ...]:
     """Return the modules that a command of ``jaula-runtime`` imports by itself, in their order."""
     protection = ("jaula.oci.cloned_binary",) if command in CONTAINER_COMMANDS else ()
     return (
-        "jaula.oci.entry",
+        "jaula.oci.runtime_entry",
         *protection,
-        "jaula.oci.main",
-        f"jaula.oci.commands.{command}",
+        "jaula.oci.runtime_main",
+        f"jaula.oci.commands.oci_{command}",
         *COMMAND_MODULES.get(command, ()),
     )
 

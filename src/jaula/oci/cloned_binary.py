@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 EXECUTABLE = "/proc/self/exe"
-_MAX_CONFIG = 16 << 20  # bytes of a config.json, as in jaula.oci.bundle
+_MAX_CONFIG = 16 << 20  # bytes of a config.json, as in jaula.oci.bundle_documents
 _NR_OPEN_TREE, _NR_MOUNT_SETATTR = 428, 442  # the same on every architecture
 _OPEN_TREE_CLONE = 1
 _O_CLOEXEC = 0o2000000

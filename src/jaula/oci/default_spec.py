@@ -7,8 +7,8 @@ new privileges, the engine's own seccomp profile. A user who needs more edits th
 from __future__ import annotations
 
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
-from jaula.security.seccomp.seccomp import default_profile
-from jaula.spec import runtime as oci
+from jaula.security.seccomp.seccomp_filter import default_profile
+from jaula.spec import runtime_spec
 
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -16,35 +16,35 @@ _NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 _RESTRICTED = ("nosuid", "noexec", "nodev")
 
 
-def template(*, rootless: bool, uid: int, gid: int) -> oci.Spec:
+def template(*, rootless: bool, uid: int, gid: int) -> runtime_spec.Spec:
     """Return the default spec; ``rootless`` maps only root, to ``uid`` and ``gid``."""
-    namespaces = tuple(oci.Namespace(kind) for kind in _NAMESPACES)
-    uids: tuple[oci.IDMapping, ...] = ()
-    gids: tuple[oci.IDMapping, ...] = ()
-    resources: oci.Resources | None = oci.Resources(
-        devices=(oci.DeviceCgroup(allow=False, access="rwm"),)
+    namespaces = tuple(runtime_spec.Namespace(kind) for kind in _NAMESPACES)
+    uids: tuple[runtime_spec.IDMapping, ...] = ()
+    gids: tuple[runtime_spec.IDMapping, ...] = ()
+    resources: runtime_spec.Resources | None = runtime_spec.Resources(
+        devices=(runtime_spec.DeviceCgroup(allow=False, access="rwm"),)
     )
     if rootless:
-        namespaces = (*namespaces, oci.Namespace("user"))
-        uids = (oci.IDMapping(container_id=0, host_id=uid, size=1),)
-        gids = (oci.IDMapping(container_id=0, host_id=gid, size=1),)
+        namespaces = (*namespaces, runtime_spec.Namespace("user"))
+        uids = (runtime_spec.IDMapping(container_id=0, host_id=uid, size=1),)
+        gids = (runtime_spec.IDMapping(container_id=0, host_id=gid, size=1),)
         resources = None
-    return oci.Spec(
-        process=oci.Process(
+    return runtime_spec.Spec(
+        process=runtime_spec.Process(
             cwd="/",
             args=("sh",),
             env=(f"PATH={_PATH}", "TERM=xterm"),
             terminal=True,
-            capabilities=oci.Capabilities(
+            capabilities=runtime_spec.Capabilities(
                 bounding=CAPABILITIES, effective=CAPABILITIES, permitted=CAPABILITIES
             ),
-            rlimits=(oci.Rlimit("RLIMIT_NOFILE", hard=1024, soft=1024),),
+            rlimits=(runtime_spec.Rlimit("RLIMIT_NOFILE", hard=1024, soft=1024),),
             no_new_privileges=True,
         ),
-        root=oci.Root("rootfs", readonly=True),
+        root=runtime_spec.Root("rootfs", readonly=True),
         hostname="jaula",
         mounts=_mounts(rootless=rootless),
-        linux=oci.Linux(
+        linux=runtime_spec.Linux(
             namespaces=namespaces,
             uid_mappings=uids,
             gid_mappings=gids,
@@ -56,16 +56,18 @@ def template(*, rootless: bool, uid: int, gid: int) -> oci.Spec:
     )
 
 
-def _mounts(*, rootless: bool) -> tuple[oci.Mount, ...]:
+def _mounts(*, rootless: bool) -> tuple[runtime_spec.Mount, ...]:
     pts: tuple[str, ...] = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
     if not rootless:
         pts = (*pts, "gid=5")  # tty; a single mapping has no such group
     return (
-        oci.Mount("/proc", "proc", "proc", _RESTRICTED),
-        oci.Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
-        oci.Mount("/dev/pts", "devpts", "devpts", pts),
-        oci.Mount("/dev/shm", "shm", "tmpfs", (*_RESTRICTED, "mode=1777", "size=65536k")),
-        oci.Mount("/dev/mqueue", "mqueue", "mqueue", _RESTRICTED),
-        oci.Mount("/sys", "sysfs", "sysfs", (*_RESTRICTED, "ro")),
-        oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_RESTRICTED, "relatime", "ro")),
+        runtime_spec.Mount("/proc", "proc", "proc", _RESTRICTED),
+        runtime_spec.Mount(
+            "/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")
+        ),
+        runtime_spec.Mount("/dev/pts", "devpts", "devpts", pts),
+        runtime_spec.Mount("/dev/shm", "shm", "tmpfs", (*_RESTRICTED, "mode=1777", "size=65536k")),
+        runtime_spec.Mount("/dev/mqueue", "mqueue", "mqueue", _RESTRICTED),
+        runtime_spec.Mount("/sys", "sysfs", "sysfs", (*_RESTRICTED, "ro")),
+        runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_RESTRICTED, "relatime", "ro")),
     )

@@ -12,7 +12,7 @@ import signal
 import termios
 import tty
 
-from jaula.kernel import process
+from jaula.kernel import process_calls
 from jaula.kernel.tty import set_size
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def wait_for_exit(pid: int, master: int = -1, notify: NotifySocket | None = None
                         terminal.drain()
                     if notify is not None:
                         notify.finish(os.getpid())
-                    return process.exit_code(os.waitpid(pid, 0)[1])[0]
+                    return process_calls.exit_code(os.waitpid(pid, 0)[1])[0]
                 if fd == wakeup_read:
                     _forward(os.read(wakeup_read, 256), pidfd, terminal)
                 elif notify is not None and fd == notify.fileno():

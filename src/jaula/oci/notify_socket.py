@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jaula.oci.container import Container
+    from jaula.oci.runtime_container import Container
 
 VARIABLE = "NOTIFY_SOCKET"
 DIRECTORY, NAME = "notify", "notify.sock"

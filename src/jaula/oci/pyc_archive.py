@@ -2,8 +2,8 @@
 
 An import searches directories, compares times and opens a file, and the import system itself takes
 0.1 ms for a module. ``scripts/setup`` writes the code of all modules into one archive
-(:mod:`jaula.oci.build_pyc_archive`), with the modules that each command executes, in their order.
-The client ``jaula`` has an archive of its own (:mod:`jaula.cli.build_pyc_archive`).
+(:mod:`jaula.oci.build_pyc_archive`), with the modules that each command executes, in their
+order. The client ``jaula`` has an archive of its own (:mod:`jaula.cli.build_pyc_archive`).
 :meth:`ArchiveFinder.load` executes those of one command before they are imported, so that their
 import statements find them loaded. Modules of the same commands are one group, which is decoded as
 a whole. A module is taken from the archive if its source still has the recorded time and size,
@@ -232,7 +232,7 @@ def _run() -> None:
         words = list(sys.orig_argv)  # this script is not that of the present source
         words[words.index(__file__)] = f"{directory}/__main__.py"
         posix.execv(sys.executable, words)
-    from jaula.oci.entry import start
+    from jaula.oci.runtime_entry import start
 
     start(finder.load if finder is not None else None)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.openat2 import RESOLVE, openat2
 from jaula.runtime.interfaces import Cgroup
 
 _RESOLVE = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from jaula.errors import JaulaError, Unavailable
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import namespace_holder, network_helper, paths, subids, systemd_scope
-from jaula.rootless.state import (
+from jaula.rootless import namespace_holder, network_helper, subids, systemd_scope, xdg_paths
+from jaula.rootless.holder_state import (
     CGROUP_FILE,
     CONTROL_SOCKET,
     HOLDER_DIR,
@@ -34,7 +34,7 @@ from jaula.rootless.state import (
     read_network_helper,
     write_file,
 )
-from jaula.runtime.create import id_maps
+from jaula.runtime.create import user_namespace_maps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def enter(root: str, run: str) -> None:
             raise Unavailable(f"cannot enter the engine's namespaces: {error.strerror}") from error
     os.set_inheritable(keepalive_fd, True)
     os.environ[KEEPALIVE_ENV] = str(keepalive_fd)
-    os.environ[paths.ROOTLESS_ENV] = str(uid)
+    os.environ[xdg_paths.ROOTLESS_ENV] = str(uid)
 
 
 def join_existing(run: str) -> bool:
@@ -80,7 +80,7 @@ def join_existing(run: str) -> bool:
         _join(pid)
     finally:
         os.close(keepalive_fd)
-    os.environ[paths.ROOTLESS_ENV] = str(uid)
+    os.environ[xdg_paths.ROOTLESS_ENV] = str(uid)
     return True
 
 
@@ -93,7 +93,7 @@ def _check_directory(path: str) -> None:
             f"cannot create the engine's directory {path}: {error.strerror}",
             hint="set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
         ) from error
-    if not paths.is_trusted(path):
+    if not xdg_paths.is_trusted(path):
         raise Unavailable(
             f"the engine's directory {path} belongs to another user or is writable by other users",
             hint="remove it, or set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
@@ -234,7 +234,7 @@ def _finish_setup(
             hint="jaula doctor shows which setting forbids it",
         )
     try:
-        id_maps.write_unprivileged(pid, *maps)
+        user_namespace_maps.write_unprivileged(pid, *maps)
     except OSError as error:
         raise Unavailable(f"cannot write the engine's id maps: {error}") from error
     except JaulaError as error:

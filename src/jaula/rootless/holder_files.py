@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from jaula.rootless.port_driver import PortDriver
-from jaula.rootless.state import (
+from jaula.rootless.holder_state import (
     CGROUP_FILE,
     CONTROL_SOCKET,
     HOLDER_DIR,
@@ -18,6 +17,7 @@ from jaula.rootless.state import (
     PASTA_PID_FILE,
     write_file,
 )
+from jaula.rootless.port_driver import PortDriver
 
 _TEXTS = (NETWORK_FILE, CGROUP_FILE, PASTA_PID_FILE)
 

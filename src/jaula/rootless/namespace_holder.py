@@ -28,9 +28,10 @@ from typing import NoReturn
 
 import msgspec
 
-from jaula.kernel import namespaces, process
+from jaula.kernel import namespaces, process_calls
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.rtnetlink import Rtnetlink, set_link
+from jaula.rootless.holder_state import CONTROL_SOCKET, KEEPALIVE_FIFO
 from jaula.rootless.port_forwarder import TcpForward, UdpForward
 from jaula.rootless.port_protocol import (
     Answer,
@@ -43,7 +44,6 @@ from jaula.rootless.port_protocol import (
     decode_request,
     encode,
 )
-from jaula.rootless.state import CONTROL_SOCKET, KEEPALIVE_FIFO
 from jaula.runtime.shim.event_loop import EventLoop
 
 EXPIRE_INTERVAL = 30.0  # seconds between two searches for idle UDP senders
@@ -240,11 +240,11 @@ def serve(directory: str, ready_fd: int, go_fd: int, held: int) -> NoReturn:
     before a byte was read from it. ``directory`` is the holder's; ``held`` stays open until the
     exit.
     """
-    process.run_and_exit("jaula-keeper", lambda: _run(directory, ready_fd, go_fd, held))
+    process_calls.run_and_exit("jaula-keeper", lambda: _run(directory, ready_fd, go_fd, held))
 
 
 def _run(directory: str, ready_fd: int, go_fd: int, held: int) -> None:
-    process.set_name("jaula-keeper")
+    process_calls.set_name("jaula-keeper")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -252,7 +252,7 @@ def _run(directory: str, ready_fd: int, go_fd: int, held: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    process.close_fds_except((ready_fd, go_fd, held))
+    process_calls.close_fds_except((ready_fd, go_fd, held))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection needs two
     host_sockets = HostSockets()

@@ -9,7 +9,7 @@ are for the host's own programs. Both assign the same address, which no host int
 host's own addresses lead to the host.
 
 A name server on the host's loopback is not reachable from the engine and its containers. Both
-helpers forward queries to :data:`~jaula.rootless.state.RESOLVER` to it.
+helpers forward queries to :data:`~jaula.rootless.holder_state.RESOLVER` to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaula.rootless.state import PASTA_PID_FILE, RESOLVER, NetworkHelper
+from jaula.rootless.holder_state import PASTA_PID_FILE, RESOLVER, NetworkHelper
 
 START_TIMEOUT = 10.0  # seconds
 TUN = "/dev/net/tun"

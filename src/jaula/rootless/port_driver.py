@@ -16,10 +16,10 @@ import msgspec
 
 from jaula.errors import Unavailable
 from jaula.rootless import port_protocol
+from jaula.rootless.holder_state import CONTROL_SOCKET, HOLDER_DIR
 from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers, RestoreFiles
-from jaula.rootless.state import CONTROL_SOCKET, HOLDER_DIR
 from jaula.runtime.seqpacket import SocketDir
-from jaula.spec.endpoint import PublishedPort
+from jaula.spec.endpoint_record import PublishedPort
 
 ANSWER_TIMEOUT = 10.0  # seconds
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any, Protocol, Self
 
-    from jaula.spec.runtime import Resources, Seccomp
+    from jaula.spec.runtime_spec import Resources, Seccomp
 else:
     Protocol = object  # ten times as fast to create, and only type checkers use these classes
 

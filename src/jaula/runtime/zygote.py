@@ -41,22 +41,19 @@ from typing import NoReturn
 import msgspec
 
 from jaula import feature
-from jaula.kernel import capabilities, namespaces, process
+from jaula.kernel import capabilities, namespaces, process_calls
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.poll import readable
-from jaula.runtime import immortal, memory_layout, protocol, seqpacket
-from jaula.runtime.create.id_maps import rows
-from jaula.runtime.init import (
-    landlock as landlock,  # used only if a spec has rules; imported once here, for all shims
-)
+from jaula.runtime import immortal, memory_layout, seqpacket, shim_protocol
+from jaula.runtime.create.user_namespace_maps import rows
 from jaula.runtime.interfaces import Interfaces
-from jaula.runtime.protocol import (
+from jaula.runtime.shim import prefault, shim, warm_up
+from jaula.runtime.shim_protocol import (
     LogFollowersRequest,
     SandboxRequest,
     SpareInitRequest,
     StartRequest,
 )
-from jaula.runtime.shim import prefault, shim, warm_up
 
 COMM = "jaula-zygote"  # name of the process (proc_pid_comm(5))
 _END_TIMEOUT = 30.0  # seconds for a helper to end a spare init
@@ -90,7 +87,7 @@ def main(
 
     ``room_for_spares`` returns how many more there is memory for; negative if there are too many.
     """
-    process.run_and_exit(
+    process_calls.run_and_exit(
         COMM,
         lambda: _run(
             *(engine, load_interfaces, spare_shims),
@@ -108,15 +105,15 @@ def _run(
     lay_out_memory: bool,
     room_for_spares: Callable[[], int],
 ) -> None:
-    process.set_name(COMM)
+    process_calls.set_name(COMM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
     os.chdir("/")
-    process.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
-    before = set(process.open_fds())
+    process_calls.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
+    before = set(process_calls.open_fds())
     interfaces = load_interfaces()
     interfaces = msgspec.structs.replace(
-        interfaces, fds=tuple(fd for fd in process.open_fds() if fd not in before)
+        interfaces, fds=tuple(fd for fd in process_calls.open_fds() if fd not in before)
     )
     capabilities.last_cap()  # known to all processes that are forked
     gc.freeze()
@@ -201,7 +198,7 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) ->
     if not data:
         return False
     try:
-        request = protocol.decode_zygote(data)
+        request = shim_protocol.decode_zygote(data)
         if isinstance(request, SandboxRequest):
             _sandbox(request, fds)
         elif isinstance(request, LogFollowersRequest):
@@ -311,7 +308,7 @@ class SpareShims:
             self._engine.close()
             sock.close()
             self.close()
-            process.run_and_exit(COMM, lambda: _wait(shim_sock, self._interfaces))
+            process_calls.run_and_exit(COMM, lambda: _wait(shim_sock, self._interfaces))
         shim_sock.close()
         self._socks.append(sock)
 
@@ -396,13 +393,13 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
     data, fds = seqpacket.receive(sock)
     if not data:
         return
-    request = protocol.decode_zygote(data)
+    request = shim_protocol.decode_zygote(data)
     if isinstance(request, SpareInitRequest):
         started = _hold_spare_init(request, fds, sock, spawn_helper)
         if started is None:
             return
         data, fds = started
-        request = protocol.decode_zygote(data)
+        request = shim_protocol.decode_zygote(data)
     sock.close()
     restore_score()
     assert isinstance(request, StartRequest)
@@ -468,7 +465,7 @@ _OWN_CODE = tuple(
         SpareShims.fork,
         SpareShims.close,
         shim.main,
-        process.set_name,
+        process_calls.set_name,
     )
 )
 """Code that a spare shim executes, and the warm-up does not."""
@@ -482,12 +479,12 @@ def _follow_logs(
         return
     engine.close()
     spares.close()
-    process.run_and_exit("jaula-logs", lambda: _run_followers(fds.pop(0), interfaces))
+    process_calls.run_and_exit("jaula-logs", lambda: _run_followers(fds.pop(0), interfaces))
 
 
 def _run_followers(fd: int, interfaces: Interfaces) -> None:
     """Serve the engine on the socket ``fd`` until it disconnects."""
-    process.set_name("jaula-logs")
+    process_calls.set_name("jaula-logs")
     _set_oom_score_adj(_OOM_FIRST)  # a client can follow again; a container is not started again
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -3,9 +3,9 @@
 Facts about time: an interpreter with the modules of a parser starts in 60 ms, 25 of them for
 msgspec. A fork is confined within 5 ms. A pull has two processes for each layer.
 
-The fork server (:mod:`jaula.sandbox.program`) takes requests of this process only, and never a
-stranger's byte. Its first request starts it. It ends some time after its last process, or with this
-process, whose end it sees; the kernel then kills its processes.
+The fork server (:mod:`jaula.sandbox.sandbox_program`) takes requests of this process only, and
+never a stranger's byte. Its first request starts it. It ends some time after its last process, or
+with this process, whose end it sees; the kernel then kills its processes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import threading
 from collections.abc import Callable
 
 from jaula.errors import Unavailable
-from jaula.kernel import process
-from jaula.sandbox.limits import Limits, Rights
-from jaula.sandbox.start import Task, execute, work
+from jaula.kernel import process_calls
+from jaula.sandbox.sandbox_limits import Limits, Rights
+from jaula.sandbox.start_sandbox import Task, execute, work
 
 NAME = "jaula-sandbox"
 """The name of the fork server in ps(1)."""
@@ -57,7 +57,7 @@ class ForkedProcess:
         """Kill the process, if it has not ended."""
         if self._status is None:
             with contextlib.suppress(ProcessLookupError):
-                process.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                process_calls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self, timeout: float) -> int:
         """Return the exit code of the process, or the negative number of a signal.

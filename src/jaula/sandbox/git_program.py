@@ -31,13 +31,13 @@ import errno  # noqa: E402 - below the import path of the engine
 import resource  # noqa: E402
 import signal  # noqa: E402
 
-from jaula.kernel import landlock, mounts, namespaces, process, seccomp  # noqa: E402
+from jaula.kernel import landlock, mounts, namespaces, process_calls, seccomp  # noqa: E402
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS  # noqa: E402
 from jaula.kernel.landlock import LANDLOCK_ACCESS_NET as NET  # noqa: E402
 from jaula.kernel.mounts import MOUNT_ATTR, MS  # noqa: E402
 from jaula.kernel.namespaces import CLONE  # noqa: E402
 from jaula.kernel.seccomp import NATIVE, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO  # noqa: E402
-from jaula.sandbox import confinement  # noqa: E402
+from jaula.sandbox import sandbox_confinement  # noqa: E402
 from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble  # noqa: E402
 
 REFUSED = 125
@@ -76,13 +76,13 @@ _PR_SET_NAME = 15
 def filter_program(*, unix: bool) -> bytes:
     """Return the filter: an allow-list, of the native architecture only."""
     allow = SyscallRule(SECCOMP_RET_ALLOW)
-    names = confinement.call_names(("files", "threads", *_CALLS.split()))
+    names = sandbox_confinement.call_names(("files", "threads", *_CALLS.split()))
     rules = {name: [allow] for name in names}
     for name in ("mmap", "mprotect", "mmap2"):
         rules[name] = [
             _when((2, "SCMP_CMP_MASKED_EQ", _WRITE | _EXEC, kept)) for kept in (0, _WRITE, _EXEC)
         ]
-    rules |= confinement.socket_rules(unix=unix)
+    rules |= sandbox_confinement.socket_rules(unix=unix)
     rules["ioctl"] = [_when((1, "SCMP_CMP_EQ", number)) for number in _IOCTLS]
     rules["prctl"] = [_when((0, "SCMP_CMP_EQ", _PR_SET_NAME))]
     rules["clone"] = [_when((0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0))]
@@ -113,12 +113,14 @@ def enter(ids: tuple[int, int], directory: int, mount_point: str, *, unix: bool)
     mounts.mount_setattr(tree, set=MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV | MOUNT_ATTR.NOEXEC)
     mounts.move_mount(tree, mount_point)
     os.chdir(mount_point)
-    process.close_on_exec_from(3)
-    confinement.lower_limits(_LIMITS)
+    process_calls.close_on_exec_from(3)
+    sandbox_confinement.lower_limits(_LIMITS)
     os.umask(0o022)
-    confinement.set_ids(*ids)
-    process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)  # the filter lets git not reset it
-    process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    sandbox_confinement.set_ids(*ids)
+    process_calls.prctl(
+        process_calls.PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # the filter lets git not reset it
+    process_calls.prctl(process_calls.PR_SET_NO_NEW_PRIVS, 1)
     _restrict_files(mount_point)
     seccomp.install(program)
 
@@ -154,7 +156,7 @@ def _allow(rules: int, path: str, rights: int) -> None:
 def main() -> None:
     """Run the command as process 1 of a pid namespace, and exit with its status."""
     command = sys.argv[2:]
-    process.die_with_parent(SETTINGS["engine"])
+    process_calls.die_with_parent(SETTINGS["engine"])
     try:
         namespaces.unshare(CLONE.NEWPID)
         child = os.fork()

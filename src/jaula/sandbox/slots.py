@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jaula.caller_quota import CallerQuota
-from jaula.sandbox.worker import Worker, WorkerCancelled
+from jaula.sandbox.sandbox_worker import Worker, WorkerCancelled
 
 _ROUND = 0.5  # seconds between two checks whether the request has ended
 

@@ -22,8 +22,8 @@ import msgspec
 
 from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.spec.api import DeviceRequest
-from jaula.spec.runtime import (
+from jaula.spec.api_documents import DeviceRequest
+from jaula.spec.runtime_spec import (
     Device,
     DeviceCgroup,
     Hook,
@@ -36,7 +36,7 @@ from jaula.spec.runtime import (
 )
 
 DRIVER = "cdi"
-"""The driver of a :class:`~jaula.spec.api.DeviceRequest` whose ids are qualified names."""
+"""The driver of a :class:`~jaula.spec.api_documents.DeviceRequest` whose ids are qualified."""
 _GPU = "gpu"
 _GPU_KINDS = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
 """Kinds of GPUs by the name of their driver, in the order in which they are tried."""

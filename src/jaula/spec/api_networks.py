@@ -1,7 +1,7 @@
 """Documents about networks that clients of the Docker Engine API send.
 
 Source: the Docker Engine API, version 1.45 (``swagger.yaml``: NetworkingConfig, EndpointSettings,
-IPAM, NetworkCreateRequest ...). :mod:`jaula.spec.api` describes the common rules.
+IPAM, NetworkCreateRequest ...). :mod:`jaula.spec.api_documents` describes the common rules.
 """
 
 from __future__ import annotations

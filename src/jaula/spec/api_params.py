@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 
 
 class Peer(msgspec.Struct, frozen=True):

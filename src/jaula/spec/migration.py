@@ -41,7 +41,7 @@ from typing import Annotated
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
+from jaula.spec.api_documents import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.api_documents import ContainerCreate, ContainerUpdate
 
 USERNS_HANDLER = "jaula-userns"
 """The runtime handler that gives a pod a user namespace of its own."""

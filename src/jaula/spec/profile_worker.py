@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec.msgpack
 
-from jaula.spec.profile import load
+from jaula.spec.confinement_profile import load
 
 load(b'version = 1\nname = "first"\n', "")  # imports parser and codec: no file is opened later
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, BinaryIO
 from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.storage import free_space
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.tar.entry import DIRECTORY, REGULAR, quote_name
 from jaula.storage.tar.sandboxed import TarParser
-from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
+from jaula.storage.tar.tar_entry import DIRECTORY, REGULAR, quote_name
+from jaula.storage.tar.tar_writer import TarWriter, add_tree, new_entry
 from jaula.storage.trees import read_xattrs, write_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
     from io import BufferedReader
 
-    from jaula.storage.tar.reader import Archive
-    from jaula.storage.tar.writer import Owner, Sink
+    from jaula.storage.tar.tar_reader import Archive
+    from jaula.storage.tar.tar_writer import Owner, Sink
 
 _CHUNK = 1 << 20  # bytes
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -15,9 +15,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from jaula.sandbox.limits import Limits
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import Worker
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.sandbox_worker import Worker
+from jaula.sandbox.start_sandbox import Task
 from jaula.storage.compression import (
     Compression,
     PrefixedStream,

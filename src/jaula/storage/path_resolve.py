@@ -19,8 +19,8 @@ from collections.abc import Callable
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.kernel import mounts, paths
-from jaula.kernel.paths import RESOLVE
+from jaula.kernel import mounts, openat2
+from jaula.kernel.openat2 import RESOLVE
 
 _KERNEL_FILESYSTEMS = frozenset(
     {
@@ -145,12 +145,12 @@ def open_path(root_fd: int, request: PathRequest) -> int:
     :raises OSError: when it cannot be opened.
     """
     if request.ending or request.path == "/":
-        return paths.open_in_root(root_fd, request.path, os.O_PATH | os.O_DIRECTORY)
+        return openat2.open_in_root(root_fd, request.path, os.O_PATH | os.O_DIRECTORY)
     directory, name = posixpath.split(request.path)
-    parent = paths.open_in_root(root_fd, directory, os.O_PATH | os.O_DIRECTORY)
+    parent = openat2.open_in_root(root_fd, directory, os.O_PATH | os.O_DIRECTORY)
     try:
         resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
-        return paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+        return openat2.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
     finally:
         os.close(parent)
 
@@ -186,7 +186,7 @@ def list_directory(fd: int, inside: Callable[[int, int], tuple[int, int]]) -> Di
     :raises InvalidRequest: when it cannot be read.
     """
     try:
-        directory = paths.openat2(
+        directory = openat2.openat2(
             fd, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
         )
     except OSError as error:
@@ -263,7 +263,7 @@ def _rfc3339(nanoseconds: int) -> str:
 def _target(root_fd: int, fd: int, request: PathRequest) -> str:
     """Return the target of a symbolic link from the root, or its text if it is dangling."""
     try:
-        end = paths.open_in_root(root_fd, request.path, os.O_PATH)
+        end = openat2.open_in_root(root_fd, request.path, os.O_PATH)
     except OSError:
         text = os.readlink("", dir_fd=fd)
         return posixpath.normpath(posixpath.join(posixpath.dirname(request.path), text))

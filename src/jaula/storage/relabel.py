@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.openat2 import RESOLVE, openat2
 
 ATTRIBUTE = "security.selinux"
 DEPTH = 256  # nested directories

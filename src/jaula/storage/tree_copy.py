@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaula.kernel.sync import sync_file_systems
+from jaula.kernel.syncfs import sync_file_systems
 from jaula.storage.filesystem_type import dates_all_writes
 from jaula.storage.trees import (
     RECENT,

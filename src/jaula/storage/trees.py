@@ -21,7 +21,7 @@ import sys
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from jaula.kernel import namespaces, paths
+from jaula.kernel import namespaces, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags of open(2) for a directory; a symbolic link in its place is an error."""
 _HOLE = 64 << 10  # bytes of the smallest hole that is kept
 _ZEROS = bytes(_HOLE)
-_BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
+_BENEATH = openat2.RESOLVE.BENEATH | openat2.RESOLVE.NO_SYMLINKS
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -88,7 +88,7 @@ def open_subdirectory(root_fd: int, path: bytes) -> int:
 
     :raises OSError: when a component is absent or is a symbolic link.
     """
-    return paths.openat2(root_fd, path or b".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
+    return openat2.openat2(root_fd, path or b".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
 
 
 def walk(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_result]]]]:
@@ -167,7 +167,7 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
             return
     except FileNotFoundError:
         return
-    top = paths.openat2(parent_fd, name, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV)
+    top = openat2.openat2(parent_fd, name, DIRECTORY_FLAGS, resolve=openat2.RESOLVE.NO_XDEV)
     try:
         prefix = b".removed-" + os.urandom(8).hex().encode()
         names = (b"%s-%d" % (prefix, number) for number in itertools.count())
@@ -175,8 +175,8 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
         while deeper:
             moved: list[bytes] = []
             for directory in deeper:
-                descriptor = paths.openat2(
-                    top, directory, DIRECTORY_FLAGS, resolve=paths.RESOLVE.NO_XDEV
+                descriptor = openat2.openat2(
+                    top, directory, DIRECTORY_FLAGS, resolve=openat2.RESOLVE.NO_XDEV
                 )
                 try:
                     for child in _unlink_files(descriptor):

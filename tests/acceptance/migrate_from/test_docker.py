@@ -15,8 +15,8 @@ import pytest
 from harness.docker_root import listing
 from harness.engine import PrivateEngine
 from harness.foreign_dockerd import ForeignDockerd
-from jaula.features.migrate_from.docker import Docker
 from jaula.features.migrate_from.docker_root import DockerRoot
+from jaula.features.migrate_from.docker_source import Docker
 from jaula.features.migrate_from.inventory import Inventory
 from jaula.features.migrate_from.source_api import SourceApi
 

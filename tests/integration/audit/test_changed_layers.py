@@ -222,7 +222,7 @@ def test_a_changed_file_of_a_layer_is_found_by_its_contents(
 def test_a_layer_that_several_containers_share_is_unpacked_once(
     engine: PrivateEngine, image: str, shared: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jaula.storage.layers.store import LayerStore
+    from jaula.storage.layers.layer_store import LayerStore
 
     unpacked: list[str] = []
     check = LayerStore.check

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from jaula.cgroups import device_rules
-from jaula.cgroups.v2 import devices
-from jaula.features.verify.checks import devices as check
+from jaula.cgroups.v2 import devices_v2
+from jaula.features.verify.checks import devices
 from jaula.kernel.mountinfo import parse
-from jaula.security.devices import DEFAULT_RULES
-from jaula.spec.runtime import DeviceCgroup
+from jaula.security.allowed_devices import DEFAULT_RULES
+from jaula.spec.runtime_spec import DeviceCgroup
 
 
 @pytest.fixture
@@ -34,19 +34,19 @@ def group() -> Iterator[Path]:
 def load(group: Path, requested: tuple[DeviceCgroup, ...]) -> None:
     directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        devices.apply(directory, str(group), device_rules.normalize(requested))
+        devices_v2.apply(directory, str(group), device_rules.normalize(requested))
     finally:
         os.close(directory)
 
 
 def test_only_the_spec_s_program_is_expected(group: Path) -> None:
-    expected = devices.assemble(device_rules.normalize(DEFAULT_RULES))
-    assert check.attached_programs(str(group)) == []
+    expected = devices_v2.assemble(device_rules.normalize(DEFAULT_RULES))
+    assert devices.attached_programs(str(group)) == []
     load(group, DEFAULT_RULES)
-    ((_, code, tag),) = check.attached_programs(str(group))
-    assert check.is_expected(expected, code, tag)
-    assert check.is_expected(expected, b"", tag), "the kernel's digest is not the one expected"
+    ((_, code, tag),) = devices.attached_programs(str(group))
+    assert devices.is_expected(expected, code, tag)
+    assert devices.is_expected(expected, b"", tag), "the kernel's digest is not the one expected"
     load(group, (*DEFAULT_RULES, DeviceCgroup(True, "c", 1, 1, "rw")))
-    ((_, code, tag),) = check.attached_programs(str(group))
-    assert not check.is_expected(expected, code, tag)
-    assert not check.is_expected(expected, b"", tag)
+    ((_, code, tag),) = devices.attached_programs(str(group))
+    assert not devices.is_expected(expected, code, tag)
+    assert not devices.is_expected(expected, b"", tag)

@@ -21,7 +21,7 @@ from harness.engine import PrivateEngine
 from jaula.features.verify.escape import twin
 from jaula.features.verify.model.result import Result, Verdict
 from jaula.security.lsm import detect
-from jaula.spec import runtime
+from jaula.spec import runtime_spec
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the probing program is for x86_64"
@@ -57,7 +57,7 @@ def tried(
     engine: PrivateEngine,
     name: str,
     asked: Mapping[str, Any] | None = None,
-    told: Callable[[runtime.Spec], runtime.Spec] = lambda spec: spec,
+    told: Callable[[runtime_spec.Spec], runtime_spec.Spec] = lambda spec: spec,
 ) -> dict[str, Result]:
     """Rows of a twin; with ``asked`` as if the container's flags had been these.
 
@@ -65,7 +65,7 @@ def tried(
     """
     result = containers.inspect(engine, name)
     reply = engine.request("GET", f"/jaula/containers/{result['Id']}/spec")
-    spec = told(runtime.decode(reply.body))
+    spec = told(runtime_spec.decode(reply.body))
     if asked is not None:
         made = twin.body
 
@@ -192,7 +192,7 @@ def test_a_raised_limit_is_detected(engine: PrivateEngine, busybox: str) -> None
     assert "58 threads" in rows["tried: ceilings"].effective
 
 
-def smaller(spec: runtime.Spec) -> runtime.Spec:
+def smaller(spec: runtime_spec.Spec) -> runtime_spec.Spec:
     """Return the spec with limits that are not set."""
     mounts = tuple(
         msgspec.structs.replace(mount, options=(*mount.options, "size=4096"))
@@ -202,7 +202,7 @@ def smaller(spec: runtime.Spec) -> runtime.Spec:
     )
     assert spec.process is not None
     limits = tuple(
-        runtime.Rlimit(type=f"RLIMIT_{name}", hard=hard, soft=hard)
+        runtime_spec.Rlimit(type=f"RLIMIT_{name}", hard=hard, soft=hard)
         for name, hard in (("NOFILE", 32), ("FSIZE", 4096), ("MEMLOCK", 8192))
     )
     process = msgspec.structs.replace(spec.process, rlimits=limits)
@@ -224,10 +224,10 @@ def test_every_limit_that_is_not_in_effect_is_detected(engine: PrivateEngine, bu
     assert [each for each in expected if each not in through] == []
 
 
-def namespaced(spec: runtime.Spec) -> runtime.Spec:
+def namespaced(spec: runtime_spec.Spec) -> runtime_spec.Spec:
     """Return the spec with a user namespace that it does not have."""
     assert spec.linux is not None
-    own = (*spec.linux.namespaces, runtime.Namespace(type="user"))
+    own = (*spec.linux.namespaces, runtime_spec.Namespace(type="user"))
     return msgspec.structs.replace(spec, linux=msgspec.structs.replace(spec.linux, namespaces=own))
 
 

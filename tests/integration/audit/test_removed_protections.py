@@ -20,8 +20,8 @@ from jaula.features.verify.verify import verify
 from jaula.kernel import seccomp as kernel_seccomp
 from jaula.network.firewall import bridge_rules
 from jaula.security.lsm import detect
-from jaula.security.seccomp import seccomp
-from jaula.spec import runtime
+from jaula.security.seccomp import seccomp_filter
+from jaula.spec import runtime_spec
 
 Look = Callable[[], dict[str, Result]]
 
@@ -111,11 +111,11 @@ def test_a_filter_that_differs_from_the_spec_fails(
     with containers.running(engine, busybox, flags=flags) as name:
         result: dict[str, Any] = containers.inspect(engine, name)
         reply = engine.request("GET", f"/jaula/containers/{result['Id']}/spec")
-        spec = runtime.decode(reply.body)
+        spec = runtime_spec.decode(reply.body)
         assert spec.linux is not None and spec.process is not None
         assert spec.process.capabilities is not None
-        pretended = runtime.decode(json.dumps(json.loads(reply.body)).encode())
-        default = seccomp.default_profile(spec.process.capabilities)
+        pretended = runtime_spec.decode(json.dumps(json.loads(reply.body)).encode())
+        default = seccomp_filter.default_profile(spec.process.capabilities)
         linux = msgspec.structs.replace(spec.linux, seccomp=default)
         pretended = msgspec.structs.replace(pretended, linux=linux)
         result["HostConfig"]["SecurityOpt"] = None
@@ -293,7 +293,7 @@ def test_labels_other_than_the_spec_s_fail(engine: PrivateEngine, busybox: str) 
     with containers.running(engine, busybox) as name:
         result = containers.inspect(engine, name)
         reply = engine.request("GET", f"/jaula/containers/{result['Id']}/spec")
-        spec = runtime.decode(reply.body)
+        spec = runtime_spec.decode(reply.body)
         assert spec.linux is not None and spec.process is not None
         with pytest.raises(OSError, match="not supported"):
             os.setxattr(f"/proc/{result['State']['Pid']}/root", "security.selinux", b"x")

@@ -28,9 +28,9 @@ from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.security.lsm import detect
 from jaula.security.masked_paths import MASKED_PATHS
-from jaula.spec import runtime
+from jaula.spec import runtime_spec
 from jaula.spec.annotations import VERSION_ANNOTATION
-from jaula.spec.runtime import Spec
+from jaula.spec.runtime_spec import Spec
 
 LANDLOCK = {"landlock"} if detect.landlock() > 1 else set()  # whose default such a flag lifts
 
@@ -44,7 +44,7 @@ class Proof:
         self.inspect: dict[str, Any] = engine.request(
             "GET", f"/containers/{container_id}/json"
         ).json()
-        self.spec: Spec = runtime.decode(
+        self.spec: Spec = runtime_spec.decode(
             engine.request("GET", f"/jaula/containers/{container_id}/spec").body
         )
         self.pid: int = self.inspect["State"]["Pid"]

@@ -21,16 +21,18 @@ import pytest
 from harness import git_server
 from harness.content_service import ContentService, digest_of
 from harness.engine import PrivateEngine
-from jaula.features.build.buildkit.proto import content_pb2 as content_pb
-from jaula.features.build.buildkit.proto import control_pb2 as control
-from jaula.features.build.buildkit.proto import gateway_pb2 as gateway
-from jaula.features.build.buildkit.proto import ops_pb2 as ops
-from jaula.features.build.buildkit.proto import session_pb2 as pb
-from jaula.features.build.buildkit.proto import types_pb2 as types
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
-from jaula.grpc.errors import GrpcError
-from jaula.grpc.server import Call, Method, Server
+from jaula.features.build.buildkit.proto import (
+    content_pb2,
+    control_pb2,
+    gateway_pb2,
+    ops_pb2,
+    session_pb2,
+    types_pb2,
+)
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.grpc_server import Call, Method, Server
+from jaula.grpc.grpc_status import GrpcError
+from jaula.grpc.http2_connection import Limits
 from jaula.images.reference import parse
 from jaula.spec.protobuf import decoder
 
@@ -97,10 +99,10 @@ async def session(engine: PrivateEngine, methods: Mapping[str, Method]) -> Async
 Files = Mapping[str, bytes]
 
 
-def directory(files: Files, *, packets: list[pb.Packet] | None = None) -> Method:
+def directory(files: Files, *, packets: list[session_pb2.Packet] | None = None) -> Method:
     """Return a file service with one flat directory; or one that sends other packets."""
 
-    async def serve(call: Call) -> AsyncIterator[pb.Packet]:
+    async def serve(call: Call) -> AsyncIterator[session_pb2.Packet]:
         if packets is not None:
             for packet in packets:
                 yield packet
@@ -109,22 +111,26 @@ def directory(files: Files, *, packets: list[pb.Packet] | None = None) -> Method
         only = call.headers.get("followpaths", "")  # the last of several
         names = sorted(name for name in files if not only or only.lower().startswith(name.lower()))
         for name in names:
-            yield pb.Packet(stat=pb.Stat(path=name.encode(), mode=0o644, size=len(files[name])))
-        yield pb.Packet()
+            yield session_pb2.Packet(
+                stat=session_pb2.Stat(path=name.encode(), mode=0o644, size=len(files[name]))
+            )
+        yield session_pb2.Packet()
         while (packet := await call.receive()) is not None:
-            if packet.type == pb.Packet.PACKET_FIN:
+            if packet.type == session_pb2.Packet.PACKET_FIN:
                 yield packet
                 return
             content = files[names[packet.ID]]
-            yield pb.Packet(type=pb.Packet.PACKET_DATA, ID=packet.ID, data=content)
-            yield pb.Packet(type=pb.Packet.PACKET_DATA, ID=packet.ID)
+            yield session_pb2.Packet(
+                type=session_pb2.Packet.PACKET_DATA, ID=packet.ID, data=content
+            )
+            yield session_pb2.Packet(type=session_pb2.Packet.PACKET_DATA, ID=packet.ID)
 
-    return Method(decoder(pb.Packet), streaming=serve)
+    return Method(decoder(session_pb2.Packet), streaming=serve)
 
 
-def solve(session: str = "", **fields: Any) -> control.SolveRequest:
+def solve(session: str = "", **fields: Any) -> control_pb2.SolveRequest:
     attributes = {"filename": "Dockerfile"}
-    return control.SolveRequest(
+    return control_pb2.SolveRequest(
         Ref=secrets.token_hex(8),
         Session=session,
         Frontend="dockerfile.v0",
@@ -133,21 +139,21 @@ def solve(session: str = "", **fields: Any) -> control.SolveRequest:
     )
 
 
-async def solved(channel: Channel, request: control.SolveRequest) -> dict[str, str]:
+async def solved(channel: Channel, request: control_pb2.SolveRequest) -> dict[str, str]:
     answer = await channel.unary(
-        CONTROL + "Solve", request, decoder(control.SolveResponse), timeout=60
+        CONTROL + "Solve", request, decoder(control_pb2.SolveResponse), timeout=60
     )
     return dict(answer.ExporterResponse)
 
 
-async def history(channel: Channel, ref: str) -> list[control.BuildHistoryRecord]:
+async def history(channel: Channel, ref: str) -> list[control_pb2.BuildHistoryRecord]:
     stream = channel.open(CONTROL + "ListenBuildHistory")
-    asked = control.BuildHistoryRequest(Ref=ref, EarlyExit=True)
+    asked = control_pb2.BuildHistoryRequest(Ref=ref, EarlyExit=True)
     await stream.send(asked.SerializeToString())
     stream.end()
     records = []
     while (message := await stream.receive()) is not None:
-        records.append(control.BuildHistoryEvent.FromString(message).record)
+        records.append(control_pb2.BuildHistoryEvent.FromString(message).record)
     stream.close()
     return records
 
@@ -164,7 +170,7 @@ def test_the_engine_tells_its_version(engine: PrivateEngine, prior: bool) -> Non
     async def work() -> None:
         async with control_channel(engine, prior=prior) as channel:
             answer = await channel.unary(
-                CONTROL + "Info", control.InfoRequest(), decoder(control.InfoResponse), 10
+                CONTROL + "Info", control_pb2.InfoRequest(), decoder(control_pb2.InfoResponse), 10
             )
             assert answer.buildkitVersion.package == "jaula"
 
@@ -172,8 +178,8 @@ def test_the_engine_tells_its_version(engine: PrivateEngine, prior: bool) -> Non
 
 
 def test_a_graph_of_operations_is_refused(engine: PrivateEngine) -> None:
-    source = ops.Op(source=ops.SourceOp(identifier="docker-image://x")).SerializeToString()
-    request = control.SolveRequest(Ref="r", Definition=ops.Definition(ops=[source]))
+    source = ops_pb2.Op(source=ops_pb2.SourceOp(identifier="docker-image://x")).SerializeToString()
+    request = control_pb2.SolveRequest(Ref="r", Definition=ops_pb2.Definition(ops=[source]))
 
     async def work() -> None:
         async with control_channel(engine) as channel:
@@ -184,14 +190,14 @@ def test_a_graph_of_operations_is_refused(engine: PrivateEngine) -> None:
 
 
 def test_the_progress_of_a_build_that_failed_at_once_is_read(engine: PrivateEngine) -> None:
-    request = solve("0" * 32, Exporters=[control.Exporter(Type="image", Attrs={"name": "A B"})])
+    request = solve("0" * 32, Exporters=[control_pb2.Exporter(Type="image", Attrs={"name": "A B"})])
 
     async def work() -> None:
         async with control_channel(engine) as channel:
             with pytest.raises(GrpcError, match="invalid reference"):
                 await solved(channel, request)
             status = channel.open(CONTROL + "Status")
-            await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+            await status.send(control_pb2.StatusRequest(Ref=request.Ref).SerializeToString())
             status.end()
             while await status.receive() is not None:
                 pass
@@ -206,7 +212,7 @@ def test_a_push_to_a_registry_is_in_the_audit_log(engine: PrivateEngine, busybox
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            export = control.Exporter(Type="image", Attrs={"name": name, "push": "true"})
+            export = control_pb2.Exporter(Type="image", Attrs={"name": name, "push": "true"})
             with pytest.raises(GrpcError):
                 await solved(channel, solve(id, Exporters=[export]))
 
@@ -231,28 +237,30 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
     text = f"FROM {busybox}\nCOPY a /a\nRUN --mount=type=secret,id=s cat /a /run/secrets/s\n"
     files = {"Dockerfile": text.encode(), "a": b"x" * 100_000}
 
-    async def secret(call: Call, request: pb.GetSecretRequest) -> pb.GetSecretResponse:
-        return pb.GetSecretResponse(data=b"value of " + request.ID.encode())
+    async def secret(
+        call: Call, request: session_pb2.GetSecretRequest
+    ) -> session_pb2.GetSecretResponse:
+        return session_pb2.GetSecretResponse(data=b"value of " + request.ID.encode())
 
     methods = {
         SYNC: directory(files),
         "/moby.buildkit.secrets.v1.Secrets/GetSecret": Method(
-            decoder(pb.GetSecretRequest), unary=secret
+            decoder(session_pb2.GetSecretRequest), unary=secret
         ),
     }
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            request = solve(id, Exporters=[control.Exporter(Type="image")])
+            request = solve(id, Exporters=[control_pb2.Exporter(Type="image")])
             status = channel.open(CONTROL + "Status")
-            await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+            await status.send(control_pb2.StatusRequest(Ref=request.Ref).SerializeToString())
             status.end()
             response = await solved(channel, request)
             image = response["containerimage.config.digest"]
             assert engine.request("DELETE", f"/images/{image}").status == 200
             logs = b""
             while (message := await status.receive()) is not None:
-                for log in control.StatusResponse.FromString(message).logs:
+                for log in control_pb2.StatusResponse.FromString(message).logs:
                     logs += log.msg
             assert b"value of s" in logs
             status.close()
@@ -261,16 +269,16 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
             assert record.ExporterResponse["containerimage.config.digest"] == image
             async with control_channel(engine) as later:  # buildx history logs
                 status = later.open(CONTROL + "Status")
-                await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+                await status.send(control_pb2.StatusRequest(Ref=request.Ref).SerializeToString())
                 status.end()
-                stored = control.StatusResponse.FromString(await status.receive() or b"")
+                stored = control_pb2.StatusResponse.FromString(await status.receive() or b"")
                 assert await status.receive() is None
                 status.close()
                 assert b"value of s" in b"".join(log.msg for log in stored.logs)
                 steps = [vertex.name for vertex in stored.vertexes]
                 assert f"[1/3] FROM {parse(busybox).canonical}" in steps
-            update = control.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
-            answer = decoder(control.UpdateBuildHistoryResponse)
+            update = control_pb2.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
+            answer = decoder(control_pb2.UpdateBuildHistoryResponse)
             await channel.unary(CONTROL + "UpdateBuildHistory", update, answer, 10)
             assert await history(channel, request.Ref) == []
 
@@ -279,13 +287,13 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
 
 async def content(channel: Channel, digest: str, offset: int = 0, size: int = 0) -> bytes:
     stream = channel.open(CONTENT + "Read")
-    request = content_pb.ReadContentRequest(digest=digest, offset=offset, size=size)
+    request = content_pb2.ReadContentRequest(digest=digest, offset=offset, size=size)
     await stream.send(request.SerializeToString())
     stream.end()
     data = b""
     try:
         while (message := await stream.receive()) is not None:
-            data += content_pb.ReadContentResponse.FromString(message).data
+            data += content_pb2.ReadContentResponse.FromString(message).data
     finally:
         stream.close()
     return data
@@ -293,7 +301,7 @@ async def content(channel: Channel, digest: str, offset: int = 0, size: int = 0)
 
 def test_the_provenance_of_a_build_is_read_from_the_history(engine: PrivateEngine) -> None:
     methods = {SYNC: directory({"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": b"x"})}
-    info = decoder(content_pb.InfoResponse)
+    info = decoder(content_pb2.InfoResponse)
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
@@ -303,7 +311,7 @@ def test_the_provenance_of_a_build_is_read_from_the_history(engine: PrivateEngin
             (record,) = await history(channel, request.Ref)
             assert sorted(record.Results) == ["linux/amd64", "linux/arm64"]
             (described,) = record.Results["linux/arm64"].Attestations
-            asked = content_pb.InfoRequest(digest=described.digest)
+            asked = content_pb2.InfoRequest(digest=described.digest)
             answer = await channel.unary(CONTENT + "Info", asked, info, 10)
             data = await content(channel, described.digest)
             assert len(data) == described.size == answer.info.size
@@ -312,15 +320,15 @@ def test_the_provenance_of_a_build_is_read_from_the_history(engine: PrivateEngin
             assert await content(channel, described.digest, 5, 7) == data[5:12]
             assert await content(channel, described.digest, -1, 2**62) == data
             assert await content(channel, described.digest, 2**62, 1) == b""
-            update = control.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
-            removed = decoder(control.UpdateBuildHistoryResponse)
+            update = control_pb2.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
+            removed = decoder(control_pb2.UpdateBuildHistoryResponse)
             await channel.unary(CONTROL + "UpdateBuildHistory", update, removed, 10)
             for digest in (described.digest, "", "../../etc/passwd", "sha256:" + "0" * 64):
                 with pytest.raises(GrpcError, match="not found"):
                     await content(channel, digest)
                 with pytest.raises(GrpcError, match="not found"):
                     await channel.unary(
-                        CONTENT + "Info", content_pb.InfoRequest(digest=digest), info, 10
+                        CONTENT + "Info", content_pb2.InfoRequest(digest=digest), info, 10
                     )
 
     run(work)
@@ -358,7 +366,7 @@ def test_platforms_and_attestations_that_are_not_valid_leave_no_image(
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            request = solve(id, Exporters=[control.Exporter(Type="image")])
+            request = solve(id, Exporters=[control_pb2.Exporter(Type="image")])
             request.FrontendAttrs.update(attributes)
             with pytest.raises(GrpcError, match=text):
                 await solved(channel, request)
@@ -372,7 +380,7 @@ def test_several_platforms_are_not_a_docker_archive(engine: PrivateEngine) -> No
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            request = solve(id, Exporters=[control.Exporter(Type="docker")])
+            request = solve(id, Exporters=[control_pb2.Exporter(Type="docker")])
             request.FrontendAttrs["platform"] = "linux/amd64,linux/arm64"
             text = "docker exporter does not currently support exporting manifest lists"
             with pytest.raises(GrpcError, match=text):
@@ -387,7 +395,7 @@ def test_an_archive_is_written_into_a_store_of_the_client(engine: PrivateEngine,
     files = {"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": secrets.token_bytes(8)}
     methods = {SYNC: directory(files), **service.methods()}
     attributes = {"tar": "false", "name": "a:1", "annotation-manifest-descriptor.x": "y"}
-    export = control.Exporter(Type=kind, Attrs=attributes)
+    export = control_pb2.Exporter(Type=kind, Attrs=attributes)
     responses = []
 
     async def work() -> None:
@@ -425,7 +433,7 @@ def test_an_annotation_does_not_disguise_an_image_as_an_attestation(
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            export = control.Exporter(Type="image", Attrs=attributes)
+            export = control_pb2.Exporter(Type="image", Attrs=attributes)
             request = solve(id, Exporters=[export])
             request.FrontendAttrs["platform"] = "linux/amd64,linux/arm64"
             with pytest.raises(GrpcError, match="reserved for attestations"):
@@ -435,24 +443,24 @@ def test_an_annotation_does_not_disguise_an_image_as_an_attestation(
     assert engine.request("GET", "/images/json?all=1").json() == before
 
 
-def stat(path: bytes, mode: int = 0o644, **more: Any) -> pb.Packet:
-    return pb.Packet(stat=pb.Stat(path=path, mode=mode, size=1, **more))
+def stat(path: bytes, mode: int = 0o644, **more: Any) -> session_pb2.Packet:
+    return session_pb2.Packet(stat=session_pb2.Stat(path=path, mode=mode, size=1, **more))
 
 
 @pytest.mark.parametrize(
     "packets",
     [
-        [stat(b"../x"), pb.Packet()],
-        [stat(b"/etc/x"), pb.Packet()],
+        [stat(b"../x"), session_pb2.Packet()],
+        [stat(b"/etc/x"), session_pb2.Packet()],
         [stat(b"b"), stat(b"a")],
-        [stat(b"l", 1 << 27, linkname=b"/etc"), stat(b"l/x"), pb.Packet()],
-        [pb.Packet(type=pb.Packet.PACKET_DATA, ID=7, data=b"x")],
-        [pb.Packet(type=pb.Packet.PACKET_ERR, data=b"no")],
-        [pb.Packet(type=pb.Packet.PACKET_FIN)],
+        [stat(b"l", 1 << 27, linkname=b"/etc"), stat(b"l/x"), session_pb2.Packet()],
+        [session_pb2.Packet(type=session_pb2.Packet.PACKET_DATA, ID=7, data=b"x")],
+        [session_pb2.Packet(type=session_pb2.Packet.PACKET_ERR, data=b"no")],
+        [session_pb2.Packet(type=session_pb2.Packet.PACKET_FIN)],
     ],
 )
 def test_a_hostile_directory_fails_the_build_only(
-    engine: PrivateEngine, packets: list[pb.Packet]
+    engine: PrivateEngine, packets: list[session_pb2.Packet]
 ) -> None:
     async def work() -> None:
         methods = {SYNC: directory({}, packets=packets)}
@@ -460,7 +468,7 @@ def test_a_hostile_directory_fails_the_build_only(
             with pytest.raises(GrpcError):
                 await solved(channel, solve(id))
             answer = await channel.unary(
-                CONTROL + "Info", control.InfoRequest(), decoder(control.InfoResponse), 10
+                CONTROL + "Info", control_pb2.InfoRequest(), decoder(control_pb2.InfoResponse), 10
             )
             assert answer.buildkitVersion.version
 
@@ -470,13 +478,15 @@ def test_a_hostile_directory_fails_the_build_only(
 def test_a_secret_that_is_too_large_fails_the_build(engine: PrivateEngine, busybox: str) -> None:
     text = f"FROM {busybox}\nRUN --mount=type=secret,id=s true\n".encode()
 
-    async def secret(call: Call, request: pb.GetSecretRequest) -> pb.GetSecretResponse:
-        return pb.GetSecretResponse(data=b"x" * 1_000_000)
+    async def secret(
+        call: Call, request: session_pb2.GetSecretRequest
+    ) -> session_pb2.GetSecretResponse:
+        return session_pb2.GetSecretResponse(data=b"x" * 1_000_000)
 
     methods = {
         SYNC: directory({"Dockerfile": text}),
         "/moby.buildkit.secrets.v1.Secrets/GetSecret": Method(
-            decoder(pb.GetSecretRequest), unary=secret
+            decoder(session_pb2.GetSecretRequest), unary=secret
         ),
     }
 
@@ -495,7 +505,7 @@ def metadata(engine: PrivateEngine, text: str, request: str, **more: str) -> dic
     async def work() -> None:
         methods = {SYNC: directory({"Dockerfile": text.encode()})}
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            job = control.SolveRequest(Ref=secrets.token_hex(8), Session=id)
+            job = control_pb2.SolveRequest(Ref=secrets.token_hex(8), Session=id)
             running = asyncio.ensure_future(solved(channel, job))
             attributes = {
                 "filename": "Dockerfile",
@@ -503,18 +513,18 @@ def metadata(engine: PrivateEngine, text: str, request: str, **more: str) -> dic
                 "frontend.caps": "moby.buildkit.frontend.subrequests+forward",
                 **more,
             }
-            asked = gateway.SolveRequest(Frontend="dockerfile.v0", FrontendOpt=attributes)
+            asked = gateway_pb2.SolveRequest(Frontend="dockerfile.v0", FrontendOpt=attributes)
             stream = channel.open(BRIDGE + "Solve", [("buildkit-controlapi-buildid", job.Ref)])
             try:
                 await stream.send(asked.SerializeToString())
                 stream.end()
-                answer = gateway.SolveResponse.FromString(await stream.receive() or b"")
+                answer = gateway_pb2.SolveResponse.FromString(await stream.receive() or b"")
                 found.update(answer.result.metadata)
                 assert not answer.result.HasField("ref")
             finally:
                 stream.close()
                 ended = channel.open(BRIDGE + "Return", [("buildkit-controlapi-buildid", job.Ref)])
-                await ended.send(gateway.ReturnRequest().SerializeToString())
+                await ended.send(gateway_pb2.ReturnRequest().SerializeToString())
                 ended.end()
                 await ended.receive()
                 ended.close()
@@ -546,14 +556,16 @@ def test_a_client_asks_about_a_dockerfile_without_a_build(
             metadata(engine, text, request, target="absent")
 
 
-def source(address: str) -> ops.Definition:
+def source(address: str) -> ops_pb2.Definition:
     """Return the definition of a repository, as ``buildx bake URL`` sends it."""
     attributes = {"git.fullurl": address.partition("#")[0], "git.authtokensecret": "x"}
-    git = ops.Op(source=ops.SourceOp(identifier=f"git://x/y.git#{address.partition('#')[2]}"))
+    git = ops_pb2.Op(
+        source=ops_pb2.SourceOp(identifier=f"git://x/y.git#{address.partition('#')[2]}")
+    )
     git.source.attrs.update(attributes)
     data = git.SerializeToString()
-    last = ops.Op(inputs=[ops.Input(digest=digest_of(data))])
-    return ops.Definition(ops=[data, last.SerializeToString()])
+    last = ops_pb2.Op(inputs=[ops_pb2.Input(digest=digest_of(data))])
+    return ops_pb2.Definition(ops=[data, last.SerializeToString()])
 
 
 async def bridge(channel: Channel, method: str, job: str, request: Any, answer: Any) -> Any:
@@ -581,18 +593,20 @@ def test_files_of_a_repository_are_read_before_a_build(
         async with control_channel(engine) as channel, session(engine, {}) as id:
             await channel.unary(  # makes the bridge
                 CONTROL + "ListWorkers",
-                control.ListWorkersRequest(),
-                decoder(control.ListWorkersResponse),
+                control_pb2.ListWorkersRequest(),
+                decoder(control_pb2.ListWorkersResponse),
                 10,
             )
             gateway_address = f"10.199.{engine.index}.1"
-            job = control.SolveRequest(Ref="bake", Session=id, Internal=True)
+            job = control_pb2.SolveRequest(Ref="bake", Session=id, Internal=True)
             running = asyncio.ensure_future(solved(channel, job))
             with git_server.served_as_files(tmp_path / "top", gateway_address) as (url, _):
 
                 async def fetched(address: str) -> str:
-                    request = gateway.SolveRequest(Definition=source(address))
-                    answer = await bridge(channel, "Solve", "bake", request, gateway.SolveResponse)
+                    request = gateway_pb2.SolveRequest(Definition=source(address))
+                    answer = await bridge(
+                        channel, "Solve", "bake", request, gateway_pb2.SolveResponse
+                    )
                     return str(answer.result.ref.id)
 
                 ref = await fetched(f"{url}/r.git#main")
@@ -606,11 +620,11 @@ def test_files_of_a_repository_are_read_before_a_build(
                     await fetched(address)
 
             async def read(ref: str, path: str, **part: int) -> bytes:
-                request = gateway.ReadFileRequest(
-                    Ref=ref, FilePath=path, Range=gateway.FileRange(**part)
+                request = gateway_pb2.ReadFileRequest(
+                    Ref=ref, FilePath=path, Range=gateway_pb2.FileRange(**part)
                 )
                 answer = await bridge(
-                    channel, "ReadFile", "bake", request, gateway.ReadFileResponse
+                    channel, "ReadFile", "bake", request, gateway_pb2.ReadFileResponse
                 )
                 return bytes(answer.Data)
 
@@ -618,8 +632,8 @@ def test_files_of_a_repository_are_read_before_a_build(
             assert await read(ref, "d/f", Offset=1, Length=3) == b"elo"
             assert await read(ref, "d/f", Offset=100) == b""
             assert await read(below, "/f") == b"below"
-            stat = gateway.StatFileRequest(Ref=ref, Path="docker-bake.hcl")
-            answer = await bridge(channel, "StatFile", "bake", stat, gateway.StatFileResponse)
+            stat = gateway_pb2.StatFileRequest(Ref=ref, Path="docker-bake.hcl")
+            answer = await bridge(channel, "StatFile", "bake", stat, gateway_pb2.StatFileResponse)
             assert answer.stat.size == 4
             for path in ("absent", "link", "d", "../../../../etc/passwd", "a\0b", "", "big"):
                 with pytest.raises(
@@ -632,7 +646,9 @@ def test_files_of_a_repository_are_read_before_a_build(
             with pytest.raises(GrpcError, match="no files of the reference"):
                 await read("other", "d/f")
             assert len(os.listdir(work_directory)) == 2
-            await bridge(channel, "Return", "bake", gateway.ReturnRequest(), gateway.ReturnResponse)
+            await bridge(
+                channel, "Return", "bake", gateway_pb2.ReturnRequest(), gateway_pb2.ReturnResponse
+            )
             await running
 
     run(work)
@@ -647,12 +663,12 @@ def cached_run(engine: PrivateEngine, busybox: str) -> tuple[ContentService, str
     service = ContentService({"local:/c": {}})
     text = f"FROM {busybox}\nRUN echo {secrets.token_hex(8)} > /made\n".encode()
     methods = {SYNC: directory({"Dockerfile": text}), **service.methods()}
-    exports = [types.CacheOptionsEntry(Type="local", Attrs={"dest": "/c"})]
+    exports = [types_pb2.CacheOptionsEntry(Type="local", Attrs={"dest": "/c"})]
     described: list[str] = []
 
     async def work() -> None:
         async with control_channel(engine) as channel, session(engine, methods) as id:
-            options = control.CacheOptions(Exports=exports)
+            options = control_pb2.CacheOptions(Exports=exports)
             response = await solved(channel, solve(id, Cache=options))
             described.append(json.loads(response["cache.manifest"])["digest"])
 
@@ -666,9 +682,9 @@ async def steps_cached(
 ) -> int:
     """Build with a local cache; return how many steps came from it."""
     methods = {SYNC: directory({"Dockerfile": text}), **service.methods()}
-    imports = [types.CacheOptionsEntry(Type="local", Attrs={"src": "/c", "digest": digest})]
+    imports = [types_pb2.CacheOptionsEntry(Type="local", Attrs={"src": "/c", "digest": digest})]
     async with control_channel(engine) as channel, session(engine, methods) as id:
-        request = solve(id, Cache=control.CacheOptions(Imports=imports))
+        request = solve(id, Cache=control_pb2.CacheOptions(Imports=imports))
         await solved(channel, request)
         (record,) = await history(channel, request.Ref)
     await asyncio.to_thread(engine.request, "POST", "/build/prune?all=1")
@@ -726,9 +742,9 @@ def test_a_cache_export_that_the_client_does_not_take_fails_unless_it_is_ignored
 
     async def work() -> None:
         for attributes, fails in (({}, True), ({"ignore-error": "true"}, False)):
-            entry = types.CacheOptionsEntry(Type="local", Attrs={"dest": "/c", **attributes})
+            entry = types_pb2.CacheOptionsEntry(Type="local", Attrs={"dest": "/c", **attributes})
             async with control_channel(engine) as channel, session(engine, methods) as id:
-                request = solve(id, Cache=control.CacheOptions(Exports=[entry]))
+                request = solve(id, Cache=control_pb2.CacheOptions(Exports=[entry]))
                 if fails:
                     with pytest.raises(GrpcError, match="unknown store"):
                         await solved(channel, request)
@@ -747,20 +763,22 @@ def test_a_client_that_leaves_in_the_middle_of_a_transfer_leaves_nothing(
     async def work() -> None:
         started = asyncio.Event()
 
-        async def endless(call: Call) -> AsyncIterator[pb.Packet]:
+        async def endless(call: Call) -> AsyncIterator[session_pb2.Packet]:
             if "followpaths" in call.headers:
                 async for packet in flat.responses(call):
                     yield packet  # type: ignore[misc]
                 return
-            yield pb.Packet(stat=pb.Stat(path=b"a", mode=0o644, size=1 << 40))
-            yield pb.Packet()
+            yield session_pb2.Packet(stat=session_pb2.Stat(path=b"a", mode=0o644, size=1 << 40))
+            yield session_pb2.Packet()
             await call.receive()
             started.set()
             while True:
-                yield pb.Packet(type=pb.Packet.PACKET_DATA, ID=0, data=b"x" * 30_000)
+                yield session_pb2.Packet(
+                    type=session_pb2.Packet.PACKET_DATA, ID=0, data=b"x" * 30_000
+                )
 
         flat = directory({"Dockerfile": text})
-        methods = {SYNC: Method(decoder(pb.Packet), streaming=endless)}
+        methods = {SYNC: Method(decoder(session_pb2.Packet), streaming=endless)}
         async with control_channel(engine) as channel:
             async with session(engine, methods) as id:
                 building = asyncio.ensure_future(solved(channel, solve(id)))
@@ -788,7 +806,7 @@ def test_the_engine_stops_while_a_client_is_connected(
     async def work() -> None:
         async with control_channel(own_engine) as channel, session(own_engine, {}):
             history = channel.open(CONTROL + "ListenBuildHistory")
-            await history.send(control.BuildHistoryRequest().SerializeToString())
+            await history.send(control_pb2.BuildHistoryRequest().SerializeToString())
             await asyncio.sleep(0.2)
             began = time.monotonic()
             assert await asyncio.to_thread(own_engine.stop) == 0

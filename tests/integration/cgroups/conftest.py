@@ -13,7 +13,7 @@ import pytest
 
 from harness.cgroup_driver import cgroup_driver
 from jaula import cgroups
-from jaula.cgroups.protocol import Cgroup, CgroupDriver
+from jaula.cgroups.cgroup_driver import Cgroup, CgroupDriver
 from jaula.errors import NotFound
 
 Start = Callable[..., "subprocess.Popen[bytes]"]

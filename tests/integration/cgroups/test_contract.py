@@ -1,4 +1,4 @@
-"""The contract of :mod:`jaula.cgroups.protocol`, for the driver of the machine that runs this.
+"""The contract of :mod:`jaula.cgroups.cgroup_driver`, for the driver of the machine that runs this.
 
 The same runs on v2 by ``./test --vm tests/integration/cgroups``.
 """
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from jaula.cgroups.cgroup_driver import Cgroup, CgroupDriver
+from jaula.cgroups.cgroup_stats import events_document
 from jaula.cgroups.device_rules import with_default_devices
-from jaula.cgroups.events import events_document
-from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.kernel.poll import readable
-from jaula.spec.runtime import CPU, DeviceCgroup, Memory, Pids, Rdma, Resources
+from jaula.spec.runtime_spec import CPU, DeviceCgroup, Memory, Pids, Rdma, Resources
 
 MIB = 1 << 20
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"

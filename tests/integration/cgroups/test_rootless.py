@@ -10,7 +10,7 @@ PROGRAM = """
 from jaula import cgroups
 from jaula.cgroups.cgroup_path import resolve
 from jaula.errors import JaulaError
-from jaula.spec.runtime import DeviceCgroup, Memory, Resources
+from jaula.spec.runtime_spec import DeviceCgroup, Memory, Resources
 
 driver = cgroups.select(systemd=False, rootless=True)
 own = open('/proc/self/cgroup').read()

@@ -11,11 +11,19 @@ from pathlib import Path
 import pytest
 
 from jaula import cgroups
+from jaula.cgroups.cgroup_driver import Cgroup, CgroupDriver
 from jaula.cgroups.cgroup_path import resolve
-from jaula.cgroups.protocol import Cgroup, CgroupDriver
-from jaula.cgroups.systemd.annotations import PREFIX
+from jaula.cgroups.systemd.unit_annotations import PREFIX
 from jaula.errors import Conflict, InvalidRequest
-from jaula.spec.runtime import CPU, BlockIO, DeviceCgroup, HugepageLimit, Memory, Pids, Resources
+from jaula.spec.runtime_spec import (
+    CPU,
+    BlockIO,
+    DeviceCgroup,
+    HugepageLimit,
+    Memory,
+    Pids,
+    Resources,
+)
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("/run/systemd/system")]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cgroups.protocol import CgroupDriver
-from jaula.cgroups.v1.driver import V1Driver
+from jaula.cgroups.cgroup_driver import CgroupDriver
+from jaula.cgroups.v1.driver_v1 import V1Driver
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from harness.cgroup_driver import cgroup_driver
-from jaula.cgroups.protocol import Cgroup, CgroupDriver
-from jaula.cgroups.v2.cgroup import V2Cgroup
-from jaula.cgroups.v2.driver import LEAF, V2Driver
+from jaula.cgroups.cgroup_driver import Cgroup, CgroupDriver
+from jaula.cgroups.v2.cgroup_v2 import V2Cgroup
+from jaula.cgroups.v2.driver_v2 import LEAF, V2Driver
 from jaula.errors import Conflict, Unsupported
-from jaula.spec.runtime import Network, Pids, Resources
+from jaula.spec.runtime_spec import Network, Pids, Resources
 
 pytestmark = pytest.mark.vm
 

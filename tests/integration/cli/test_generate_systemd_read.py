@@ -13,7 +13,7 @@ from harness.containers import unique
 from harness.engine import PrivateEngine
 from jaula.cli.containers import mount_option
 from jaula.errors import InvalidRequest
-from jaula.features.quadlet import systemd_units, words
+from jaula.features.quadlet import systemd_units, unit_words
 
 HOSTILE = "a b\"c'd$e%f,g;h\\i\U0001f600\n[Service]\nExecStart=/bin/sh\n"
 
@@ -21,7 +21,7 @@ HOSTILE = "a b\"c'd$e%f,g;h\\i\U0001f600\n[Service]\nExecStart=/bin/sh\n"
 def value(text: str, key: str) -> list[str]:
     lines = [line for line in text.split("\n") if line.startswith(f"{key}=")]
     assert len(lines) == 1, lines
-    return words.split(lines[0].partition("=")[2])
+    return unit_words.split(lines[0].partition("=")[2])
 
 
 def test_the_unit_has_the_words_of_a_container(

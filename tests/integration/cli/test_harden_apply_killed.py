@@ -16,9 +16,9 @@ from harness import containers
 from harness.containers import unique
 from harness.engine import PrivateEngine
 from jaula.cli.client.api_client import Client
-from jaula.features.harden import apply as apply_module
+from jaula.features.harden import apply_profile
 from jaula.features.harden.cli.harden_apply import EngineApi
-from jaula.spec.profile import load
+from jaula.spec.confinement_profile import load
 
 TEXT = 'name = "simple"\n[limits]\npids = 50\n'
 CALLS = 11  # requests of an apply until the old container is removed, at least
@@ -48,9 +48,9 @@ def apply_in_child(engine: PrivateEngine, name: str, number: int, act: Act, *, a
     if pid:
         return os.waitpid(pid, 0)[1]
     try:
-        apply_module.SETTLE = apply_module.POLL = 0.2
+        apply_profile.SETTLE = apply_profile.POLL = 0.2
         api = Interrupted(engine.host, number, act, after=after)
-        apply_module.apply(api, name, TEXT, load(TEXT.encode(), "x"), timeout=5)
+        apply_profile.apply(api, name, TEXT, load(TEXT.encode(), "x"), timeout=5)
     except BaseException as error:  # noqa: BLE001 - a forked child must not return
         print(error, file=sys.stderr)
         os._exit(1)

@@ -12,8 +12,8 @@ from harness import containers
 from harness.container_record import lines
 from harness.containers import unique
 from harness.engine import PrivateEngine
-from jaula.features.record.document import Loss
-from jaula.spec import profile
+from jaula.features.record.record_document import Loss
+from jaula.spec import confinement_profile
 
 MANY = [("exec", "/bin/sleep", {"executed": f"/bin/{n}"}) for n in range(600)]
 LOSSY: dict[str, tuple[list[tuple[str, str, dict[str, Any]]], dict[str, Loss]]] = {
@@ -46,7 +46,7 @@ def test_a_lossy_profile_is_applied_only_if_accepted(
     words = ("jaula", "harden", name, "--record", str(path))
     done = engine.cli(*words)
     assert done.returncode == 3, done.stderr
-    made = profile.load(done.stdout.encode(), "output")
+    made = confinement_profile.load(done.stdout.encode(), "output")
     assert made.incomplete or made.sources[0].losses
     assert "jaula: the records lost" in done.stderr or "not restricted" in done.stderr
     assert engine.cli(*words, "--accept-losses").returncode == 0

@@ -11,7 +11,7 @@ import pytest
 from harness import containers
 from harness.containers import unique
 from harness.engine import PrivateEngine
-from jaula.spec import profile
+from jaula.spec import confinement_profile
 
 RUN = ("jaula", "run", "-d", "--stop-timeout", "0", "--name")
 
@@ -36,10 +36,10 @@ def recorded(
     )
 
 
-def harden(engine: PrivateEngine, name: str, path: Path) -> profile.Profile:
+def harden(engine: PrivateEngine, name: str, path: Path) -> confinement_profile.Profile:
     done = engine.cli("jaula", "harden", name, "--record", str(path))
     assert done.returncode == 0, done.stderr
-    return profile.load(done.stdout.encode(), "output")
+    return confinement_profile.load(done.stdout.encode(), "output")
 
 
 @pytest.mark.parametrize("disk", ["vda", "sda", "nvme0n1", "loop7:", "mem"])

@@ -19,7 +19,7 @@ import yaml
 
 from harness.engine import PROJECT, PrivateEngine
 from harness.service_manager import ServiceManager
-from jaula.features.kubernetes.kube.documents import load
+from jaula.features.kubernetes.kube.kube_documents import load
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SECONDS = 60.0

@@ -13,8 +13,8 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MNT, MS
 
@@ -44,20 +44,20 @@ def test_the_status_has_the_mounts_as_they_were_requested(
     node: PrivateEngine, tmp_path: Path
 ) -> None:
     requested = [
-        api.Mount(container_path="/one", host_path=str(tmp_path)),
-        api.Mount(
+        api_pb2.Mount(container_path="/one", host_path=str(tmp_path)),
+        api_pb2.Mount(
             container_path="/two", host_path=str(tmp_path), readonly=True, recursive_read_only=True
         ),
-        api.Mount(
+        api_pb2.Mount(
             container_path="/three",
             host_path=str(tmp_path),
             readonly=True,
-            propagation=api.PROPAGATION_HOST_TO_CONTAINER,
+            propagation=api_pb2.PROPAGATION_HOST_TO_CONTAINER,
         ),
-        api.Mount(
+        api_pb2.Mount(
             container_path="/four",
             host_path=str(tmp_path),
-            propagation=api.PROPAGATION_BIDIRECTIONAL,
+            propagation=api_pb2.PROPAGATION_BIDIRECTIONAL,
         ),
     ]
 
@@ -83,7 +83,7 @@ def test_a_read_only_mount_leaves_the_mounts_below_it_writable(
     async def work(cri: Cri) -> None:
         pod = await cri.run_pod("below")
         for name, recursive in (("one", False), ("all", True)):
-            mount = api.Mount(
+            mount = api_pb2.Mount(
                 container_path="/mnt",
                 host_path=str(shared),
                 readonly=True,
@@ -103,9 +103,9 @@ def test_an_image_is_mounted_and_its_status_has_the_id(node: PrivateEngine) -> N
 
     async def work(cri: Cri) -> None:
         pod = await cri.run_pod("image")
-        mount = api.Mount(
+        mount = api_pb2.Mount(
             container_path="/image",
-            image=api.ImageSpec(image="busybox"),
+            image=api_pb2.ImageSpec(image="busybox"),
             image_sub_path="etc",
             readonly=True,
         )
@@ -122,9 +122,9 @@ def test_a_path_that_an_image_lacks_is_refused_at_the_creation(node: PrivateEngi
     async def work(cri: Cri) -> None:
         pod = await cri.run_pod("absent")
         for path in ("absent", "../../etc/hostname", "etc/passwd/below"):
-            mount = api.Mount(
+            mount = api_pb2.Mount(
                 container_path="/image",
-                image=api.ImageSpec(image="busybox"),
+                image=api_pb2.ImageSpec(image="busybox"),
                 image_sub_path=path,
                 readonly=True,
             )
@@ -139,9 +139,9 @@ def test_a_path_that_an_image_lacks_is_refused_at_the_creation(node: PrivateEngi
 
 def test_a_command_that_exceeds_its_time_leaves_no_process(node: PrivateEngine) -> None:
     async def work(cri: Cri) -> None:
-        pod = await cri.run_pod("limit", pid=api.CONTAINER)
+        pod = await cri.run_pod("limit", pid=api_pb2.CONTAINER)
         config = container_config("main", "sh", "-c", "read forever", stdin=True)
-        config.linux.security_context.namespace_options.pid = api.CONTAINER
+        config.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
         id = (await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)).container_id
         await cri.call("StartContainer", container_id=id)
         for _ in range(3):
@@ -159,7 +159,7 @@ def test_a_pod_without_a_seccomp_profile_is_unconfined(node: PrivateEngine) -> N
         one = await cri.run_container(pod, "one", "sleep", "100")
         assert "Seccomp:\t0" in await cri.run(one, "cat", "/proc/self/status")
         config = container_config("two", "sleep", "100")
-        config.linux.security_context.seccomp.profile_type = api.SecurityProfile.RuntimeDefault
+        config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
         two = (await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)).container_id
         await cri.call("StartContainer", container_id=two)
         assert "Seccomp:\t2" in await cri.run(two, "cat", "/proc/self/status")

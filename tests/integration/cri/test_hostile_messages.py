@@ -22,8 +22,8 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.hostile_messages import Mutation, damaged, mutations
 from harness.pods import IMAGE, RUNTIME, TIMEOUT, Cri, connected, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 
 DURATIONS = [6, pytest.param(20, marks=pytest.mark.slow)]  # seconds
 if "JAULA_FUZZ_SECONDS" in os.environ:
@@ -66,30 +66,30 @@ class Bases(NamedTuple):
         """Return a valid request, if there is one without effects."""
         sandbox, container = sandbox_config("hostile"), container_config("hostile", "sleep", "100")
         requests: dict[str, Message] = {
-            "RunPodSandbox": api.RunPodSandboxRequest(config=sandbox),
-            "CreateContainer": api.CreateContainerRequest(
+            "RunPodSandbox": api_pb2.RunPodSandboxRequest(config=sandbox),
+            "CreateContainer": api_pb2.CreateContainerRequest(
                 pod_sandbox_id=self.pod, config=container, sandbox_config=sandbox
             ),
-            "UpdateContainerResources": api.UpdateContainerResourcesRequest(
+            "UpdateContainerResources": api_pb2.UpdateContainerResourcesRequest(
                 container_id=self.running
             ),
-            "ExecSync": api.ExecSyncRequest(container_id=self.running, cmd=["true"]),
-            "Exec": api.ExecRequest(container_id=self.running, cmd=["true"], stdout=True),
-            "StopContainer": api.StopContainerRequest(container_id=self.exited),
-            "ContainerStatus": api.ContainerStatusRequest(container_id=self.running),
-            "PodSandboxStatus": api.PodSandboxStatusRequest(pod_sandbox_id=self.pod),
-            "PullImage": api.PullImageRequest(image=api.ImageSpec(image="127.0.0.1:1/x:1")),
+            "ExecSync": api_pb2.ExecSyncRequest(container_id=self.running, cmd=["true"]),
+            "Exec": api_pb2.ExecRequest(container_id=self.running, cmd=["true"], stdout=True),
+            "StopContainer": api_pb2.StopContainerRequest(container_id=self.exited),
+            "ContainerStatus": api_pb2.ContainerStatusRequest(container_id=self.running),
+            "PodSandboxStatus": api_pb2.PodSandboxStatusRequest(pod_sandbox_id=self.pod),
+            "PullImage": api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image="127.0.0.1:1/x:1")),
         }
         return requests.get(method) or request_type(method)()
 
 
 def request_type(method: str) -> Any:
-    return getattr(api, {"GetContainerEvents": "GetEvents"}.get(method, method) + "Request")
+    return getattr(api_pb2, {"GetContainerEvents": "GetEvents"}.get(method, method) + "Request")
 
 
 def methods() -> list[str]:
     """Return the methods of both services by the interface."""
-    services = api.DESCRIPTOR.services_by_name.values()
+    services = api_pb2.DESCRIPTOR.services_by_name.values()
     return [method.name for service in services for method in service.methods]
 
 
@@ -159,7 +159,7 @@ class Fuzzer:
             if container.id in kept:
                 continue
             assert made, what
-            request = api.StartContainerRequest(container_id=container.id)
+            request = api_pb2.StartContainerRequest(container_id=container.id)
             error = await self._send("StartContainer", request.SerializeToString())
             assert error is None or error.code in CLEAR, f"start after {what}: {error}"
             await self.cri.call("RemoveContainer", container_id=container.id)
@@ -198,7 +198,7 @@ def test_hostile_requests_get_one_clear_status_and_leave_nothing(
             assert done > 10 * seconds, done
             assert fuzzer.seen.keys() >= {Code.INVALID_ARGUMENT, Code.NOT_FOUND}, fuzzer.seen
             status = await cri.container(running)  # the container that all requests named
-            assert status.state == api.CONTAINER_RUNNING
+            assert status.state == api_pb2.CONTAINER_RUNNING
             await cri.call("RemovePodSandbox", pod_sandbox_id=pod)
 
     asyncio.run(run())

@@ -18,8 +18,8 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 
 Change = Callable[[Any], object]
 CLEAR = (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.UNIMPLEMENTED)
@@ -153,7 +153,7 @@ def test_a_log_file_that_a_pod_has_replaced_is_not_written(
             await cri.call("StartContainer", container_id=created.container_id)
         assert caught.value.code is not Code.INTERNAL and "log" in caught.value.message
         status = await cri.container(created.container_id)
-        assert status.state in (api.CONTAINER_CREATED, api.CONTAINER_EXITED)
+        assert status.state in (api_pb2.CONTAINER_CREATED, api_pb2.CONTAINER_EXITED)
 
     try:
         calls(node, work)
@@ -220,7 +220,7 @@ CONTAINERS: dict[str, Change] = {
 
 def set_seccomp(config: Any, path: str) -> None:
     profile = config.linux.security_context.seccomp
-    profile.profile_type = api.SecurityProfile.Localhost
+    profile.profile_type = api_pb2.SecurityProfile.Localhost
     profile.localhost_ref = path
 
 
@@ -277,7 +277,7 @@ SANDBOXES: dict[str, Change] = {
 
 def set_apparmor(config: Any, name: str) -> None:
     profile = config.linux.security_context.apparmor
-    profile.profile_type = api.SecurityProfile.Localhost
+    profile.profile_type = api_pb2.SecurityProfile.Localhost
     profile.localhost_ref = name
 
 
@@ -300,7 +300,7 @@ HOST_NAMES = ("a b", "a\nb", "-a", "x" * 65, "a/b", "é", "a\0b", "..")
 def test_a_host_name_of_another_form_is_refused(node: PrivateEngine, name: str) -> None:
     async def work(cri: Cri) -> None:
         config = sandbox_config("x", hostname=name)
-        config.linux.security_context.namespace_options.network = api.POD
+        config.linux.security_context.namespace_options.network = api_pb2.POD
         error = await refused_or_without_network(cri.call("RunPodSandbox", config=config))
         assert "hostname" in error.message
         await none_left(cri)

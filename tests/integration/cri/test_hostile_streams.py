@@ -16,7 +16,7 @@ from harness import leaks
 from harness.engine import SLOW, PrivateEngine
 from harness.pods import Cri, calls
 from harness.stream_client import SpdyClient, request, spdy_headers
-from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.grpc_status import Code, GrpcError
 
 V4 = "v4.channel.k8s.io"
 

@@ -19,7 +19,7 @@ from harness import leaks
 from harness.engine import PROJECT, SLOW, PrivateEngine
 from harness.http2_attacks import ATTACKS
 from harness.pods import RUNTIME, connected
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 
 SECONDS = 1.5
 LATENCY = 5.0 * SLOW  # seconds of the slowest call of the other client
@@ -65,7 +65,7 @@ def test_an_attack_costs_little_and_other_clients_are_answered(
         assert node.process is not None
         async with connected(node) as cri:
             (pod,) = [item.id for item in (await cri.call("ListPodSandbox")).items]
-            request = api.PodSandboxStatusRequest(pod_sandbox_id=pod, verbose=True)
+            request = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=pod, verbose=True)
             await cri.call("Version")
             Path(f"/proc/{node.process.pid}/clear_refs").write_text("5")  # the peak of memory
             before, open_before = memory(node, "VmHWM"), descriptors(node)

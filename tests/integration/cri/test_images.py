@@ -21,14 +21,14 @@ from harness.registry import PASSWORD, USER, Registry, TokenServer, basic_auth
 from harness.scripted_registry import ScriptedRegistry, config_of, digest, layer
 from jaula.cgroups.null_driver import NullDriver
 from jaula.config import EngineConfig, Paths
-from jaula.daemon.engine import new_engine
+from jaula.daemon.create_engine import new_engine
+from jaula.engine.authz.authorization_policy import AccessLevel, Policy, PolicyRule
 from jaula.engine.authz.gateway import EngineApi, Gateway
-from jaula.engine.authz.policy import AccessLevel, Policy, PolicyRule
 from jaula.engine.engine import Engine
 from jaula.features.kubernetes.cri.image_service import ImageService
-from jaula.features.kubernetes.cri.proto import api_pb2 as pb
-from jaula.grpc.errors import Code, GrpcError
-from jaula.runtime.client import Runtime
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
+from jaula.runtime.runtime_client import Runtime
 from jaula.spec.api_params import Peer
 from jaula.state.audit_trail import AuditTrail
 
@@ -88,35 +88,39 @@ class Host:
         return self.use(lambda client: client.call(name, request, response), peer)
 
     def pull(self, image: str, peer: Peer = ROOT, **auth: str) -> str:
-        request = pb.PullImageRequest(image=spec(image))
+        request = api_pb2.PullImageRequest(image=spec(image))
         if auth:
-            request.auth.CopyFrom(pb.AuthConfig(**auth))
-        reply: pb.PullImageResponse = self.call("PullImage", request, pb.PullImageResponse, peer)
+            request.auth.CopyFrom(api_pb2.AuthConfig(**auth))
+        reply: api_pb2.PullImageResponse = self.call(
+            "PullImage", request, api_pb2.PullImageResponse, peer
+        )
         return reply.image_ref
 
-    def images(self, image: str = "") -> list[pb.Image]:
-        request = pb.ListImagesRequest(filter=pb.ImageFilter(image=spec(image)))
-        return list(self.call("ListImages", request, pb.ListImagesResponse).images)
+    def images(self, image: str = "") -> list[api_pb2.Image]:
+        request = api_pb2.ListImagesRequest(filter=api_pb2.ImageFilter(image=spec(image)))
+        return list(self.call("ListImages", request, api_pb2.ListImagesResponse).images)
 
-    def status(self, image: str, *, verbose: bool = False) -> pb.ImageStatusResponse:
-        request = pb.ImageStatusRequest(image=spec(image), verbose=verbose)
-        reply: pb.ImageStatusResponse = self.call("ImageStatus", request, pb.ImageStatusResponse)
+    def status(self, image: str, *, verbose: bool = False) -> api_pb2.ImageStatusResponse:
+        request = api_pb2.ImageStatusRequest(image=spec(image), verbose=verbose)
+        reply: api_pb2.ImageStatusResponse = self.call(
+            "ImageStatus", request, api_pb2.ImageStatusResponse
+        )
         return reply
 
     def remove(self, image: str, peer: Peer = ROOT) -> None:
-        request = pb.RemoveImageRequest(image=spec(image))
-        self.call("RemoveImage", request, pb.RemoveImageResponse, peer)
+        request = api_pb2.RemoveImageRequest(image=spec(image))
+        self.call("RemoveImage", request, api_pb2.RemoveImageResponse, peer)
 
-    def usage(self) -> pb.FilesystemUsage:
-        reply = self.call("ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse)
+    def usage(self) -> api_pb2.FilesystemUsage:
+        reply = self.call("ImageFsInfo", api_pb2.ImageFsInfoRequest(), api_pb2.ImageFsInfoResponse)
         [usage] = reply.image_filesystems
         assert list(reply.container_filesystems) == [usage]
-        result: pb.FilesystemUsage = usage
+        result: api_pb2.FilesystemUsage = usage
         return result
 
 
-def spec(image: str) -> pb.ImageSpec:
-    return pb.ImageSpec(image=image)
+def spec(image: str) -> api_pb2.ImageSpec:
+    return api_pb2.ImageSpec(image=image)
 
 
 @pytest.fixture
@@ -232,7 +236,7 @@ class Record:
     """A container that runs from an image, as far as the images look at it."""
 
     def __init__(self, image: str) -> None:
-        from jaula.state.records import Status
+        from jaula.state.container_records import Status
 
         self.id = "c" * 64
         self.record: Any = self
@@ -378,13 +382,13 @@ def test_a_caller_that_may_only_read_changes_nothing(host: Host) -> None:
         assert registry.seen == []
         id = host.pull(name)
         refused(Code.PERMISSION_DENIED, host.remove, id, READER)
-    request, response = pb.ListImagesRequest(), pb.ListImagesResponse
+    request, response = api_pb2.ListImagesRequest(), api_pb2.ListImagesResponse
     assert [i.id for i in host.call("ListImages", request, response, READER).images] == [id]
     unknown = Peer(pid=1, uid=999, gid=999)
     for method, request in (
-        ("ListImages", pb.ListImagesRequest()),
-        ("ImageStatus", pb.ImageStatusRequest(image=spec(id))),
-        ("ImageFsInfo", pb.ImageFsInfoRequest()),
+        ("ListImages", api_pb2.ListImagesRequest()),
+        ("ImageStatus", api_pb2.ImageStatusRequest(image=spec(id))),
+        ("ImageFsInfo", api_pb2.ImageFsInfoRequest()),
     ):
         refused(Code.PERMISSION_DENIED, host.call, method, request, response, unknown)
 
@@ -403,10 +407,12 @@ def test_a_client_that_leaves_ends_its_pull(host: Host, end: str) -> None:
             go_on.wait(30)
 
         registry.scripts[registry.blob_path(data)] = stall
-        request = pb.PullImageRequest(image=spec(f"{registry.name}/box:1"))
+        request = api_pb2.PullImageRequest(image=spec(f"{registry.name}/box:1"))
 
         async def leave(client: Client) -> None:
-            call = asyncio.ensure_future(client.call("PullImage", request, pb.PullImageResponse))
+            call = asyncio.ensure_future(
+                client.call("PullImage", request, api_pb2.PullImageResponse)
+            )
             assert await asyncio.to_thread(begun.wait, 20)
             if end == "call":
                 call.cancel()
@@ -438,10 +444,10 @@ def test_pulls_of_one_image_at_one_time_are_one_transfer(host: Host) -> None:
 
         registry.scripts[registry.manifest_path] = answer_manifest
         registry.scripts[registry.blob_path(data)] = answer_layer
-        request = pb.PullImageRequest(image=spec(f"{registry.name}/box:1"))
+        request = api_pb2.PullImageRequest(image=spec(f"{registry.name}/box:1"))
 
         async def pull_twice(client: Client) -> list[Any]:
-            calls = (client.call("PullImage", request, pb.PullImageResponse) for _ in range(2))
+            calls = (client.call("PullImage", request, api_pb2.PullImageResponse) for _ in range(2))
             return await asyncio.gather(*calls)
 
         one, other = host.use(pull_twice)

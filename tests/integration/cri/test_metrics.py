@@ -14,8 +14,8 @@ from harness import leaks
 from harness.cgroup_driver import cgroup_driver
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 
 LISTS = {
     "ListContainers": "containers",
@@ -47,7 +47,7 @@ def node(worker_index: int) -> Iterator[PrivateEngine]:
         yield private
 
 
-def values(made: api.ContainerMetrics) -> dict[tuple[str, ...], int]:
+def values(made: api_pb2.ContainerMetrics) -> dict[tuple[str, ...], int]:
     """Return the values by name, without its prefix, and own labels."""
     return {
         (m.name.removeprefix("container_"), *m.label_values[5:]): m.value.value
@@ -57,7 +57,7 @@ def values(made: api.ContainerMetrics) -> dict[tuple[str, ...], int]:
 
 async def streamed(cri: Cri, method: str) -> list[Any]:
     """Return the items of a stream."""
-    request = getattr(api, f"{method}Request")()
+    request = getattr(api_pb2, f"{method}Request")()
     return [
         item
         async for part in cri.stream(method, request)
@@ -65,7 +65,7 @@ async def streamed(cri: Cri, method: str) -> list[Any]:
     ]
 
 
-def check_labels(pods: list[api.PodSandboxMetrics], labels: dict[str, int]) -> None:
+def check_labels(pods: list[api_pb2.PodSandboxMetrics], labels: dict[str, int]) -> None:
     """Check that each sample has the labels of its descriptor, and that none is there twice."""
     everything = [
         metric

@@ -16,8 +16,8 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, connected, container_config, sandbox_config
 from harness.stream_client import SpdyClient
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import GrpcError
 
 Line = dict[str, Any]
 
@@ -60,7 +60,7 @@ def test_each_call_is_an_entry_with_its_pod(node: PrivateEngine, tmp_path: Path)
         created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
         main = ids["main"] = created.container_id
         await cri.call("StartContainer", container_id=main)
-        limits = api.LinuxContainerResources(cpu_shares=512)
+        limits = api_pb2.LinuxContainerResources(cpu_shares=512)
         await cri.call("UpdateContainerResources", container_id=main, linux=limits)
         await cri.call("ReopenContainerLog", container_id=main)
         await cri.run(main, "echo", "a")
@@ -71,7 +71,7 @@ def test_each_call_is_an_entry_with_its_pod(node: PrivateEngine, tmp_path: Path)
         await cri.call("RemoveContainer", container_id=main)
         await cri.call("StopPodSandbox", pod_sandbox_id=pod)
         await cri.call("RemovePodSandbox", pod_sandbox_id=pod)
-        config = api.RuntimeConfig(network_config=api.NetworkConfig(pod_cidr="10.1.0.0/24"))
+        config = api_pb2.RuntimeConfig(network_config=api_pb2.NetworkConfig(pod_cidr="10.1.0.0/24"))
         await cri.call("UpdateRuntimeConfig", runtime_config=config)
 
     made = use(node, work)

@@ -15,7 +15,7 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, connected, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def hardened() -> Any:
     context.run_as_user.value = context.run_as_group.value = 1000
     context.readonly_rootfs = context.no_new_privs = True
     context.capabilities.drop_capabilities.append("ALL")
-    context.seccomp.profile_type = api.SecurityProfile.RuntimeDefault
+    context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
     return config
 
 
@@ -140,7 +140,7 @@ def test_a_limit_of_the_pod_counts_for_its_containers(node: PrivateEngine, tmp_p
             pod = await cri.run_pod(
                 "limited",
                 log_directory=str(tmp_path / "logs"),
-                linux=api.LinuxPodSandboxConfig(cgroup_parent=f"/{node.cgroup_parent}/pod1"),
+                linux=api_pb2.LinuxPodSandboxConfig(cgroup_parent=f"/{node.cgroup_parent}/pod1"),
             )
             await cri.run_container(pod, "main", "sleep", "1000")
             name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"

@@ -16,8 +16,8 @@ import pytest
 
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, refused, sandbox_config, until
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("/usr/lib/cni/bridge")]
 
@@ -40,12 +40,12 @@ def target(node: Node, tmp_path: Path) -> Path:
     return directory / "main.tar"
 
 
-def sandbox(name: str, logs: Path, *, userns: bool = False) -> api.PodSandboxConfig:
-    config = sandbox_config(name, api.CONTAINER, log_directory=str(logs))
+def sandbox(name: str, logs: Path, *, userns: bool = False) -> api_pb2.PodSandboxConfig:
+    config = sandbox_config(name, api_pb2.CONTAINER, log_directory=str(logs))
     options = config.linux.security_context.namespace_options
-    options.network = api.POD
+    options.network = api_pb2.POD
     if userns:
-        options.userns_options.mode = api.POD
+        options.userns_options.mode = api_pb2.POD
         for rows in (options.userns_options.uids, options.userns_options.gids):
             rows.add(container_id=0, host_id=FIRST_ID, length=IDS)
     return config
@@ -57,8 +57,8 @@ async def run_pod(cri: Cri, logs: Path, *, userns: bool = False) -> str:
 
 
 async def run_counter(cri: Cri, pod: str, name: str = "main") -> str:
-    linux = api.LinuxContainerConfig()
-    linux.security_context.seccomp.profile_type = api.SecurityProfile.RuntimeDefault
+    linux = api_pb2.LinuxContainerConfig()
+    linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
     return await cri.run_container(
         pod, name, "sh", "-c", COUNT, log_path=f"{name}.log", linux=linux
     )
@@ -94,7 +94,7 @@ def test_an_archive_has_the_layout_that_other_programs_read(
         await cri.call("CheckpointContainer", container_id=id, location=str(target))
         await counts_on(tmp_path)
         status = await cri.container(id)
-        assert status.state == api.CONTAINER_RUNNING
+        assert status.state == api_pb2.CONTAINER_RUNNING
         assert node.engine.request("GET", f"/containers/{id}/json").json()["State"]["Pid"] == pid
         assert node.engine.request("GET", f"/containers/{id}/checkpoints").json() == []
         assert target.stat().st_mode & 0o777 == 0o600
@@ -260,7 +260,7 @@ def test_a_container_that_ends_meanwhile_has_no_checkpoint(
                 read_archive(target, id)
                 shutil.rmtree(target.parent)
                 target.parent.mkdir()
-            assert (await cri.container(id)).state == api.CONTAINER_EXITED
+            assert (await cri.container(id)).state == api_pb2.CONTAINER_EXITED
             assert not left_in(node)
             error = await refused(
                 cri.call("CheckpointContainer", container_id=id, location=str(target))

@@ -11,7 +11,7 @@ import pytest
 from harness import containers
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.kernel.netlink import in_netns
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge", "nsenter")
@@ -19,7 +19,7 @@ FIRST_ID = 1_900_000_000
 NAMESPACES = ("user", "pid", "net", "ipc", "uts", "cgroup")
 CONFINEMENT = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
-Change = Callable[[api.PodSandboxConfig, api.ContainerConfig], None]
+Change = Callable[[api_pb2.PodSandboxConfig, api_pb2.ContainerConfig], None]
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +39,24 @@ def output(node: Node, *words: str) -> str:
     return done.stdout
 
 
-def own_namespaces(pod: api.PodSandboxConfig, main: api.ContainerConfig) -> None:
+def own_namespaces(pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig) -> None:
     pass
 
 
-def shared_processes(pod: api.PodSandboxConfig, main: api.ContainerConfig) -> None:
+def shared_processes(pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig) -> None:
     for context in (pod.linux.security_context, main.linux.security_context):
-        context.namespace_options.pid = api.POD
+        context.namespace_options.pid = api_pb2.POD
 
 
-def own_users(pod: api.PodSandboxConfig, main: api.ContainerConfig) -> None:
+def own_users(pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig) -> None:
     for context in (pod.linux.security_context, main.linux.security_context):
         options = context.namespace_options.userns_options
-        options.mode = api.POD
+        options.mode = api_pb2.POD
         for mappings in (options.uids, options.gids):
             mappings.add(container_id=0, host_id=FIRST_ID, length=65536)
 
 
-def restricted(pod: api.PodSandboxConfig, main: api.ContainerConfig) -> None:
+def restricted(pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig) -> None:
     context = main.linux.security_context
     context.run_as_user.value, context.no_new_privs = 1000, True
     context.readonly_rootfs = True
@@ -66,10 +66,10 @@ def restricted(pod: api.PodSandboxConfig, main: api.ContainerConfig) -> None:
 @pytest.mark.parametrize("change", [own_namespaces, shared_processes, own_users, restricted])
 def test_a_session_has_the_namespaces_of_the_pod(node: Node, change: Change) -> None:
     async def work(cri: Cri) -> None:
-        pod = sandbox_config("debugged", pid=api.CONTAINER, hostname="of-the-pod")
-        pod.linux.security_context.namespace_options.network = api.POD
+        pod = sandbox_config("debugged", pid=api_pb2.CONTAINER, hostname="of-the-pod")
+        pod.linux.security_context.namespace_options.network = api_pb2.POD
         main = container_config("main", "sleep", "1000")
-        main.linux.security_context.namespace_options.pid = api.CONTAINER
+        main.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
         change(pod, main)
         sandbox = (await cri.call("RunPodSandbox", config=pod)).pod_sandbox_id
         created = await cri.call("CreateContainer", pod_sandbox_id=sandbox, config=main)
@@ -108,7 +108,7 @@ def test_a_container_of_a_pod_that_has_exited_is_copied(node: Node) -> None:
         assert [container.id for container in listed] == [name]
 
     async def containers_exit(cri: Cri, name: str) -> None:
-        while (await cri.container(name)).state != api.CONTAINER_EXITED:
+        while (await cri.container(name)).state != api_pb2.CONTAINER_EXITED:
             pass
 
     node.calls(work)

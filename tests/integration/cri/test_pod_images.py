@@ -16,8 +16,8 @@ from harness.images import directory, file, import_image, link
 from harness.pods import Cri, calls, container_config, refused
 from harness.registry import Registry
 from harness.scripted_registry import ScriptedRegistry, layer
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code
 
 pytestmark = pytest.mark.needs("docker-registry")
 
@@ -82,16 +82,16 @@ def no_rules(node: Node) -> Iterator[None]:
 
 
 async def pull(cri: Cri, name: str) -> str:
-    reply = await cri.image("PullImage", image=api.ImageSpec(image=name))
+    reply = await cri.image("PullImage", image=api_pb2.ImageSpec(image=name))
     return str(reply.image_ref)
 
 
-async def create(cri: Cri, pod: str, config: api.ContainerConfig) -> str:
+async def create(cri: Cri, pod: str, config: api_pb2.ContainerConfig) -> str:
     created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
     return str(created.container_id)
 
 
-def config_of(id: str, name: str) -> api.ContainerConfig:
+def config_of(id: str, name: str) -> api_pb2.ContainerConfig:
     """Return a configuration as the kubelet sends it: the id, and the user's words beside it."""
     config = container_config("main", "sleep", "100")
     config.image.image, config.image.user_specified_image = id, name
@@ -111,7 +111,7 @@ def test_a_pull_needs_the_signature_that_the_policy_requires(node: Node) -> None
         assert error.message.startswith("SignatureValidationFailed: image ")
         assert "has no signature" in error.message
         status = await cri.image(
-            "ImageStatus", image=api.ImageSpec(image=node.name("unsigned:latest"))
+            "ImageStatus", image=api_pb2.ImageSpec(image=node.name("unsigned:latest"))
         )
         assert not status.HasField("image")
         id = await pull(cri, node.name("signed:latest"))
@@ -173,10 +173,10 @@ def test_a_status_has_the_name_and_the_digest_of_the_image(node: Node) -> None:
 # -- image volumes -------------------------------------------------------------------------------
 
 
-def with_volume(image: str, path: str = "", **fields: object) -> api.ContainerConfig:
+def with_volume(image: str, path: str = "", **fields: object) -> api_pb2.ContainerConfig:
     config = container_config("main", "sleep", "100")
     mount = {"container_path": "/tool", "readonly": True, "image_sub_path": path}
-    config.mounts.add(**(mount | {"image": api.ImageSpec(image=image)} | fields))  # type: ignore[arg-type]
+    config.mounts.add(**(mount | {"image": api_pb2.ImageSpec(image=image)} | fields))  # type: ignore[arg-type]
     return config
 
 
@@ -197,7 +197,9 @@ def test_an_image_volume_is_read_only_and_reported_with_its_digest(
         assert b"Read-only file system" in done.stderr
         [mount] = (await cri.container(container)).mounts
         [image] = (
-            await cri.image("ListImages", filter=api.ImageFilter(image=api.ImageSpec(image=name)))
+            await cri.image(
+                "ListImages", filter=api_pb2.ImageFilter(image=api_pb2.ImageSpec(image=name))
+            )
         ).images
         assert (mount.container_path, mount.readonly, mount.host_path) == ("/tool", True, "")
         assert (mount.image.image, mount.image.image_ref) == (name, image.id)
@@ -233,7 +235,7 @@ def test_an_image_volume_is_reported_with_what_its_pull_returned(node: Node) -> 
     ],
 )
 def test_a_bad_image_volume_is_refused_at_creation(
-    node: Node, config: api.ContainerConfig, message: str
+    node: Node, config: api_pb2.ContainerConfig, message: str
 ) -> None:
     async def work(cri: Cri) -> None:
         pod = await cri.run_pod("bad")
@@ -266,13 +268,13 @@ def test_an_image_stays_as_long_as_it_is_used_or_mounted(node: Node) -> None:
     async def work(cri: Cri) -> None:
         name = node.name("unsigned:latest")
         id = await pull(cri, name)
-        spec = api.ImageSpec(image=id)
+        spec = api_pb2.ImageSpec(image=id)
         pod = await cri.run_pod("used")
         for number, config in enumerate((config_of(id, name), with_volume(id))):
             config.metadata.attempt = number
             container = await create(cri, pod, config)
             for ref in (id, name):
-                error = await refused(cri.image("RemoveImage", image=api.ImageSpec(image=ref)))
+                error = await refused(cri.image("RemoveImage", image=api_pb2.ImageSpec(image=ref)))
                 assert error.code is Code.FAILED_PRECONDITION
                 assert f"is being used by stopped container {container[:12]}" in error.message
             assert (await cri.image("ImageStatus", image=spec)).image.pinned
@@ -305,7 +307,7 @@ def test_a_mirror_serves_pods_and_docker_s_clients(node: Node) -> None:
             hosts.write_text(f'server = "{mirror.url}"\n')
             id = await pull(cri, "registry.invalid/box:1")
             assert mirror.asked("ns=registry.invalid")
-            await cri.image("RemoveImage", image=api.ImageSpec(image=id))
+            await cri.image("RemoveImage", image=api_pb2.ImageSpec(image=id))
             for program in ("jaula", "docker"):
                 done = node.engine.cli(program, "pull", "registry.invalid/box:1")
                 assert done.returncode == 0, done.stderr

@@ -11,8 +11,8 @@ import pytest
 
 from harness.pod_node import CIDRS, Node, running_node
 from harness.pods import Cri, connected, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import GrpcError
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")
 
@@ -29,9 +29,9 @@ def calls(node: Node, work: Callable[[Cri], Awaitable[None]]) -> None:
     node.calls(work)
 
 
-def networked(name: str) -> api.PodSandboxConfig:
+def networked(name: str) -> api_pb2.PodSandboxConfig:
     config = sandbox_config(name, hostname=name)
-    config.linux.security_context.namespace_options.network = api.POD
+    config.linux.security_context.namespace_options.network = api_pb2.POD
     config.dns_config.servers.append("192.0.2.53")
     config.dns_config.searches.append("svc.cluster.local")
     return config
@@ -61,7 +61,7 @@ def test_pods_reach_each_other_by_both_families(node: Node) -> None:
         assert await cri.run(a, "ping", "-c", "1", "-W", "5", second[0])
         ask = f"until nc {second[0]} 8080; do sleep 0.1; done"
         assert await cri.run(a, "timeout", "10", "sh", "-c", ask) == "hello\n"
-        assert (await cri.container(b)).state == api.CONTAINER_RUNNING
+        assert (await cri.container(b)).state == api_pb2.CONTAINER_RUNNING
 
     calls(node, work)
     assert not node.used()

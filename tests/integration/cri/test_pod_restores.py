@@ -16,8 +16,8 @@ import pytest
 from harness import containers
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, refused, sandbox_config, until
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("/usr/lib/cni/bridge")]
 
@@ -51,26 +51,28 @@ class Restores:
 
     async def run_pod(self, name: str) -> str:
         logs = self.directory / name
-        config = sandbox_config(name, api.CONTAINER, log_directory=str(logs))
+        config = sandbox_config(name, api_pb2.CONTAINER, log_directory=str(logs))
         options = config.linux.security_context.namespace_options
         if not self.host:
-            options.network, config.hostname = api.POD, name
+            options.network, config.hostname = api_pb2.POD, name
         if self.userns:
-            options.userns_options.mode = api.POD
+            options.userns_options.mode = api_pb2.POD
             for rows in (options.userns_options.uids, options.userns_options.gids):
                 rows.add(container_id=0, host_id=FIRST_ID, length=IDS)
         return str((await self.cri.call("RunPodSandbox", config=config)).pod_sandbox_id)
 
-    def config(self, image: str = "busybox", **context: Any) -> api.ContainerConfig:
+    def config(self, image: str = "busybox", **context: Any) -> api_pb2.ContainerConfig:
         config = container_config("main", "sh", "-c", COUNT, log_path="main.log")
         config.image.image = image
         security = config.linux.security_context
-        security.seccomp.profile_type = context.get("seccomp", api.SecurityProfile.RuntimeDefault)
+        security.seccomp.profile_type = context.get(
+            "seccomp", api_pb2.SecurityProfile.RuntimeDefault
+        )
         security.capabilities.drop_capabilities.extend(context.get("drop", ()))
         security.readonly_rootfs = context.get("readonly", False)
         termination = self.directory / "termination"
         termination.touch()
-        mount = api.Mount(container_path="/dev/termination-log", host_path=str(termination))
+        mount = api_pb2.Mount(container_path="/dev/termination-log", host_path=str(termination))
         for rows in (mount.uidMappings, mount.gidMappings) if self.userns else ():
             rows.add(container_id=0, host_id=FIRST_ID, length=IDS)
         config.mounts.append(mount)
@@ -159,7 +161,7 @@ def test_a_container_goes_on_in_another_pod(
             await restores.goes_on(name, id)
             assert restores.namespaces(id) == restores.namespaces(pod)
             status = await restores.cri.container(id)
-            assert (status.state, status.image.image) == (api.CONTAINER_RUNNING, "busybox")
+            assert (status.state, status.image.image) == (api_pb2.CONTAINER_RUNNING, "busybox")
             await restores.cri.call("StopContainer", container_id=id, timeout=0)
             assert (await restores.cri.container(id)).exit_code == 137
 
@@ -251,7 +253,7 @@ def test_another_confinement_is_not_restored(node: Node, tmp_path: Path) -> None
             assert words in str(error), str(error)
             (listed,) = (await restores.cri.call("ListContainers")).containers
             status = await restores.cri.container(listed.id)
-            assert status.state == api.CONTAINER_EXITED
+            assert status.state == api_pb2.CONTAINER_EXITED
             assert not restores.numbers(f"p{number}")
             run = restores.node.engine.run / "containers" / pod / "shm"
             assert not list(run.glob("*"))

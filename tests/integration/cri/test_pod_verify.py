@@ -18,7 +18,7 @@ from harness import birth, containers
 from harness.engine import PROJECT
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.kernel.netlink import in_netns
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge", "nsenter")
@@ -57,20 +57,20 @@ def failing(found: dict[str, Rows]) -> dict[str, set[str]]:
     return {name: ids for name, ids in bad.items() if ids}
 
 
-def pod_config(name: str, pid: Any = api.CONTAINER) -> api.PodSandboxConfig:
+def pod_config(name: str, pid: Any = api_pb2.CONTAINER) -> api_pb2.PodSandboxConfig:
     config = sandbox_config(name, pid=pid, hostname=name)
-    config.linux.security_context.namespace_options.network = api.POD
+    config.linux.security_context.namespace_options.network = api_pb2.POD
     return config
 
 
-def main_config(name: str = "main", pid: Any = api.CONTAINER) -> api.ContainerConfig:
+def main_config(name: str = "main", pid: Any = api_pb2.CONTAINER) -> api_pb2.ContainerConfig:
     config = container_config(name, "sleep", "1000")
     config.linux.security_context.namespace_options.pid = pid
     return config
 
 
 async def start(
-    cri: Cri, pod: api.PodSandboxConfig, *configs: api.ContainerConfig
+    cri: Cri, pod: api_pb2.PodSandboxConfig, *configs: api_pb2.ContainerConfig
 ) -> tuple[str, list[str]]:
     id = (await cri.call("RunPodSandbox", config=pod)).pod_sandbox_id
     ids = []
@@ -84,44 +84,56 @@ async def start(
 # -- no false alarm -------------------------------------------------------------------------------
 
 
-def default(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def default(pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path) -> None:
     pass
 
 
-def host_users_false(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def host_users_false(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     options = pod.linux.security_context.namespace_options.userns_options
-    options.mode = api.POD
+    options.mode = api_pb2.POD
     for mappings in (options.uids, options.gids):
         mappings.add(container_id=0, host_id=FIRST_ID, length=65536)
 
 
-def host_namespaces(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def host_namespaces(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     for context in (pod.linux.security_context, main.linux.security_context):
         options = context.namespace_options
-        options.network = options.pid = options.ipc = api.NODE
+        options.network = options.pid = options.ipc = api_pb2.NODE
 
 
-def privileged(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def privileged(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     pod.linux.security_context.privileged = True
     main.linux.security_context.privileged = True
 
 
-def restricted(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def restricted(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     context = main.linux.security_context
     context.readonly_rootfs = context.no_new_privs = True
     context.run_as_user.value = 1000
     context.capabilities.drop_capabilities.append("ALL")
-    context.seccomp.profile_type = api.SecurityProfile.RuntimeDefault
+    context.seccomp.profile_type = api_pb2.SecurityProfile.RuntimeDefault
     limits = main.linux.resources
     limits.memory_limit_in_bytes, limits.cpu_shares = 64 << 20, 102
     limits.cpu_period, limits.cpu_quota = 100_000, 50_000
 
 
-def unconfined(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
-    main.linux.security_context.seccomp.profile_type = api.SecurityProfile.Unconfined
+def unconfined(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
+    main.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.Unconfined
 
 
-def own_profile(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def own_profile(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     profile = directory / "profile.json"
     profile.write_text(
         '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":'
@@ -129,20 +141,26 @@ def own_profile(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory:
     )
     profile.chmod(0o644)
     seccomp = main.linux.security_context.seccomp
-    seccomp.profile_type = api.SecurityProfile.Localhost
+    seccomp.profile_type = api_pb2.SecurityProfile.Localhost
     seccomp.localhost_ref = str(profile)
 
 
-def shared_processes(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
-    pod.linux.security_context.namespace_options.pid = api.POD
-    main.linux.security_context.namespace_options.pid = api.POD
+def shared_processes(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
+    pod.linux.security_context.namespace_options.pid = api_pb2.POD
+    main.linux.security_context.namespace_options.pid = api_pb2.POD
 
 
-def host_port(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def host_port(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     pod.port_mappings.add(host_port=18080, container_port=80)
 
 
-def kubelet_mounts(pod: api.PodSandboxConfig, main: api.ContainerConfig, directory: Path) -> None:
+def kubelet_mounts(
+    pod: api_pb2.PodSandboxConfig, main: api_pb2.ContainerConfig, directory: Path
+) -> None:
     for name, target in (
         ("hosts", "/etc/hosts"),
         ("termination", "/dev/termination-log"),
@@ -182,14 +200,14 @@ def kubelet_mounts(pod: api.PodSandboxConfig, main: api.ContainerConfig, directo
 def test_each_row_of_a_pod_holds_or_is_relaxed_with_its_reason(
     node: Node,
     tmp_path: Path,
-    change: Callable[[api.PodSandboxConfig, api.ContainerConfig, Path], None],
+    change: Callable[[api_pb2.PodSandboxConfig, api_pb2.ContainerConfig, Path], None],
     row: str,
     reason: str,
 ) -> None:
     async def work(cri: Cri) -> None:
         pod, main = pod_config("plain"), main_config()
         change(pod, main, tmp_path)
-        other = api.ContainerConfig()
+        other = api_pb2.ContainerConfig()
         other.CopyFrom(main)
         other.metadata.name = "other"
         id, _ = await start(cri, pod, main, other)
@@ -290,7 +308,7 @@ def foreign_process(*command: str) -> Iterator[int]:
 
 
 def with_pod(
-    node: Node, test: Callable[[Pod], None], *, pid: Any = api.CONTAINER, add: str = ""
+    node: Node, test: Callable[[Pod], None], *, pid: Any = api_pb2.CONTAINER, add: str = ""
 ) -> None:
     async def work(cri: Cri) -> None:
         main = main_config(pid=pid)
@@ -337,7 +355,7 @@ def test_a_process_with_more_capabilities_in_a_shared_process_namespace_is_found
         with foreign_process("nsenter", "-t", str(pod.pid), "-p", "-m"):
             assert {"processes", "process cgroups"} <= pod.failing()["main"]
 
-    with_pod(node, test, pid=api.POD)
+    with_pod(node, test, pid=api_pb2.POD)
 
 
 def test_a_mount_over_a_file_of_the_kubelet_is_found(node: Node) -> None:

@@ -17,8 +17,8 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, refused, sandbox_config, until
 from harness.stream_client import SpdyClient, request, spdy_headers
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,11 @@ def test_a_sandbox_has_one_small_process_named_pause(node: PrivateEngine) -> Non
     async def work(cri: Cri) -> None:
         pod = await cri.run_pod("web", labels={"app": "web"}, annotations={"a": "b"})
         (listed,) = (await cri.call("ListPodSandbox")).items
-        assert (listed.id, listed.state, listed.metadata.name) == (pod, api.SANDBOX_READY, "web")
+        assert (listed.id, listed.state, listed.metadata.name) == (
+            pod,
+            api_pb2.SANDBOX_READY,
+            "web",
+        )
         assert (dict(listed.labels), dict(listed.annotations)) == ({"app": "web"}, {"a": "b"})
         pid = node.request("GET", f"/containers/{pod}/json").json()["State"]["Pid"]
         assert Path(f"/proc/{pid}/comm").read_text() == "pause\n"
@@ -72,10 +76,10 @@ def test_a_container_runs_is_stopped_and_keeps_its_status(node: PrivateEngine) -
         )
         created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
         id = created.container_id
-        assert (await cri.container(id)).state == api.CONTAINER_CREATED
+        assert (await cri.container(id)).state == api_pb2.CONTAINER_CREATED
         await cri.call("StartContainer", container_id=id)
         running = await cri.container(id)
-        assert (running.state, running.metadata.name) == (api.CONTAINER_RUNNING, "main")
+        assert (running.state, running.metadata.name) == (api_pb2.CONTAINER_RUNNING, "main")
         assert running.started_at >= running.created_at > 0
         error = await refused(cri.call("StartContainer", container_id=id))
         assert "is running" in str(error)
@@ -84,7 +88,11 @@ def test_a_container_runs_is_stopped_and_keeps_its_status(node: PrivateEngine) -
         for _ in range(2):
             await cri.call("StopContainer", container_id=id, timeout=10)
         ended = await cri.container(id)
-        assert (ended.state, ended.exit_code, ended.reason) == (api.CONTAINER_EXITED, 3, "Error")
+        assert (ended.state, ended.exit_code, ended.reason) == (
+            api_pb2.CONTAINER_EXITED,
+            3,
+            "Error",
+        )
         for _ in range(2):
             await cri.call("RemoveContainer", container_id=id)
         error = await refused(cri.call("ContainerStatus", container_id=id))
@@ -93,7 +101,7 @@ def test_a_container_runs_is_stopped_and_keeps_its_status(node: PrivateEngine) -
     calls(node, work)
 
 
-@pytest.mark.parametrize(("mode", "shared"), [(api.POD, True), (api.CONTAINER, False)])
+@pytest.mark.parametrize(("mode", "shared"), [(api_pb2.POD, True), (api_pb2.CONTAINER, False)])
 def test_the_process_namespace_is_the_pod_s_or_the_container_s(
     node: PrivateEngine, mode: int, shared: bool
 ) -> None:
@@ -186,8 +194,8 @@ def test_pods_outlive_the_engine(node: PrivateEngine) -> None:
 
     async def work(cri: Cri) -> None:
         (pod,) = (await cri.call("ListPodSandbox")).items
-        assert (pod.id, pod.state) == (ids[0], api.SANDBOX_READY)
-        assert (await cri.container(ids[1])).state == api.CONTAINER_RUNNING
+        assert (pod.id, pod.state) == (ids[0], api_pb2.SANDBOX_READY)
+        assert (await cri.container(ids[1])).state == api_pb2.CONTAINER_RUNNING
         assert await cri.run(ids[1], "echo", "alive") == "alive\n"
         await cri.run(ids[1], "sh", "-c", "echo shared > /dev/shm/file")
         second = await cri.run_container(ids[0], "second", "sleep", "100")
@@ -228,7 +236,7 @@ def test_a_client_that_leaves_does_not_undo_a_start(node: PrivateEngine, tmp_pat
             await starting
         await until((tmp_path / "runs").exists)
         await asyncio.sleep(0.3)
-        if (await cri.container(created.container_id)).state == api.CONTAINER_CREATED:
+        if (await cri.container(created.container_id)).state == api_pb2.CONTAINER_CREATED:
             await cri.call("StartContainer", container_id=created.container_id)
         assert (tmp_path / "runs").read_text() == "run\n"
 
@@ -242,7 +250,7 @@ def test_removal_of_a_sandbox_ends_its_containers(node: PrivateEngine) -> None:
         for _ in range(2):
             await cri.call("StopPodSandbox", pod_sandbox_id=pod)
         status = (await cri.call("PodSandboxStatus", pod_sandbox_id=pod)).status
-        assert status.state == api.SANDBOX_NOTREADY
+        assert status.state == api_pb2.SANDBOX_NOTREADY
         config = container_config("late", "true")
         error = await refused(cri.call("CreateContainer", pod_sandbox_id=pod, config=config))
         assert "does not run" in str(error)
@@ -273,7 +281,7 @@ def test_bad_requests_get_one_clear_error_and_leave_nothing(node: PrivateEngine)
         error = await refused(cri.call("RunPodSandbox", config=sandbox_config("x")))
         assert error.code is Code.FAILED_PRECONDITION
         error = await refused(
-            cri.call("CreateContainer", pod_sandbox_id=pod, config=api.ContainerConfig())
+            cri.call("CreateContainer", pod_sandbox_id=pod, config=api_pb2.ContainerConfig())
         )
         assert error.code is Code.INVALID_ARGUMENT
         absent = container_config("c", "true")
@@ -322,7 +330,7 @@ def test_limits_are_set_changed_and_reported_with_the_usage(node: PrivateEngine)
         id = (await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)).container_id
         await cri.call("StartContainer", container_id=id)
         assert (await cri.container(id)).resources.linux.memory_limit_in_bytes == 64 << 20
-        changed = api.LinuxContainerResources(memory_limit_in_bytes=96 << 20, cpu_shares=256)
+        changed = api_pb2.LinuxContainerResources(memory_limit_in_bytes=96 << 20, cpu_shares=256)
         await cri.call("UpdateContainerResources", container_id=id, linux=changed)
         resources = (await cri.container(id)).resources.linux
         assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (96 << 20, 256)
@@ -403,26 +411,28 @@ def test_port_forward_reaches_the_loopback_interface_of_a_pod(node: PrivateEngin
 def test_events_have_the_statuses_of_their_pod(node: PrivateEngine) -> None:
     async def work(cri: Cri) -> None:
         async with connected(node) as listener:
-            events = listener.stream("GetContainerEvents", api.GetEventsRequest())
+            events = listener.stream("GetContainerEvents", api_pb2.GetEventsRequest())
             first = asyncio.ensure_future(anext(events))
             await until(lambda: node.request("GET", "/info").json()["NEventsListener"] > 0)
             pod = await cri.run_pod("events")
             id = await cri.run_container(pod, "main", "sh", "-c", "exit 4")
             seen = [await first]
-            while seen[-1].container_event_type != api.CONTAINER_STOPPED_EVENT:
+            while seen[-1].container_event_type != api_pb2.CONTAINER_STOPPED_EVENT:
                 seen.append(await anext(events))
             await cri.call("RemovePodSandbox", pod_sandbox_id=pod)
             while (seen[-1].container_id, seen[-1].container_event_type) != (
                 pod,
-                api.CONTAINER_DELETED_EVENT,
+                api_pb2.CONTAINER_DELETED_EVENT,
             ):
                 seen.append(await anext(events))
             kinds = [event.container_event_type for event in seen if event.container_id == id]
             assert kinds == [
-                *(api.CONTAINER_CREATED_EVENT, api.CONTAINER_STARTED_EVENT),
-                *(api.CONTAINER_STOPPED_EVENT, api.CONTAINER_DELETED_EVENT),
+                *(api_pb2.CONTAINER_CREATED_EVENT, api_pb2.CONTAINER_STARTED_EVENT),
+                *(api_pb2.CONTAINER_STOPPED_EVENT, api_pb2.CONTAINER_DELETED_EVENT),
             ]
-            stopped = next(e for e in seen if e.container_event_type == api.CONTAINER_STOPPED_EVENT)
+            stopped = next(
+                e for e in seen if e.container_event_type == api_pb2.CONTAINER_STOPPED_EVENT
+            )
             assert stopped.pod_sandbox_status.id == pod
             (status,) = stopped.containers_statuses
             assert (status.id, status.exit_code) == (id, 4)
@@ -436,10 +446,10 @@ def test_lists_are_streamed_as_well(node: PrivateEngine) -> None:
         pod = await cri.run_pod("streamed")
         id = await cri.run_container(pod, "main", "sleep", "100")
         for method, message, field in (
-            ("StreamPodSandboxes", api.StreamPodSandboxesRequest(), "pod_sandboxes"),
-            ("StreamContainers", api.StreamContainersRequest(), "containers"),
-            ("StreamContainerStats", api.StreamContainerStatsRequest(), "container_stats"),
-            ("StreamPodSandboxStats", api.StreamPodSandboxStatsRequest(), "pod_sandbox_stats"),
+            ("StreamPodSandboxes", api_pb2.StreamPodSandboxesRequest(), "pod_sandboxes"),
+            ("StreamContainers", api_pb2.StreamContainersRequest(), "containers"),
+            ("StreamContainerStats", api_pb2.StreamContainerStatsRequest(), "container_stats"),
+            ("StreamPodSandboxStats", api_pb2.StreamPodSandboxStatsRequest(), "pod_sandbox_stats"),
         ):
             (part,) = [part async for part in cri.stream(method, message)]
             (item,) = getattr(part, field)
@@ -473,7 +483,7 @@ def test_the_kubelet_chooses_the_ids_of_a_pod(node: PrivateEngine) -> None:
     async def work(cri: Cri) -> None:
         config = sandbox_config("chosen")
         options = config.linux.security_context.namespace_options.userns_options
-        options.mode = api.POD
+        options.mode = api_pb2.POD
         for mappings in (options.uids, options.gids):
             mappings.add(container_id=0, host_id=1_900_000_000, length=65536)
         pod = (await cri.call("RunPodSandbox", config=config)).pod_sandbox_id
@@ -482,7 +492,7 @@ def test_the_kubelet_chooses_the_ids_of_a_pod(node: PrivateEngine) -> None:
         assert row == ["0", "1900000000", "65536"]
         status = (await cri.call("PodSandboxStatus", pod_sandbox_id=pod)).status
         shown = status.linux.namespaces.options.userns_options
-        assert (shown.mode, shown.uids[0].host_id) == (api.POD, 1_900_000_000)
+        assert (shown.mode, shown.uids[0].host_id) == (api_pb2.POD, 1_900_000_000)
 
     calls(node, work)
 

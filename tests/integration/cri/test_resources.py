@@ -15,8 +15,8 @@ from harness.cgroup_driver import cgroup_driver
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, container_config, sandbox_config, until
 from jaula.cgroups.hugetlb_page_size import host_sizes
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 from jaula.kernel import capabilities
 
 MIB = 1 << 20
@@ -35,7 +35,7 @@ def node(worker_index: int) -> Iterator[PrivateEngine]:
 async def limited(cri: Cri, *command: str, **limits: Any) -> str:
     """Run a container with limits in a new pod and return its id."""
     config = container_config("main", *(command or ("sleep", "100")))
-    config.linux.resources.CopyFrom(api.LinuxContainerResources(**limits))
+    config.linux.resources.CopyFrom(api_pb2.LinuxContainerResources(**limits))
     pod = await cri.run_pod("limits")
     created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
     await cri.call("StartContainer", container_id=created.container_id)
@@ -44,7 +44,7 @@ async def limited(cri: Cri, *command: str, **limits: Any) -> str:
 
 async def update(cri: Cri, id: str, **limits: Any) -> Any:
     """Change limits and return those that the status then reports."""
-    changed = api.LinuxContainerResources(**limits)
+    changed = api_pb2.LinuxContainerResources(**limits)
     await cri.call("UpdateContainerResources", container_id=id, linux=changed)
     return (await cri.container(id)).resources.linux
 
@@ -68,7 +68,7 @@ def test_limits_are_in_effect_and_reported_from_the_creation_on(node: PrivateEng
     async def work(cri: Cri) -> None:
         config = container_config("main", "sleep", "100")
         config.linux.resources.CopyFrom(
-            api.LinuxContainerResources(
+            api_pb2.LinuxContainerResources(
                 cpu_period=50_000,
                 cpu_quota=25_000,
                 cpu_shares=512,
@@ -79,7 +79,7 @@ def test_limits_are_in_effect_and_reported_from_the_creation_on(node: PrivateEng
         )
         pod = await cri.run_pod("limits")
         created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
-        expected = api.LinuxContainerResources()
+        expected = api_pb2.LinuxContainerResources()
         expected.CopyFrom(config.linux.resources)
         expected.memory_swap_limit_in_bytes = 64 * MIB
         assert (await cri.container(created.container_id)).resources.linux == expected
@@ -150,7 +150,7 @@ def test_a_limit_that_is_not_valid_leaves_all_as_they_were(node: PrivateEngine) 
             {"memory_limit_in_bytes": 96 * MIB, "memory_swap_limit_in_bytes": 80 * MIB},
             {"memory_limit_in_bytes": 96 * MIB, "unified": {"memory/high": "1"}},
             {"memory_limit_in_bytes": 96 * MIB, "unified": {"cgroup.procs": "1"}},
-            {"hugepage_limits": [api.HugepageLimit(page_size="2 MB", limit=1)]},
+            {"hugepage_limits": [api_pb2.HugepageLimit(page_size="2 MB", limit=1)]},
         ):
             with pytest.raises(GrpcError) as caught:
                 await update(cri, id, **bad)
@@ -215,7 +215,7 @@ def test_values_of_cgroup_files_are_written_last(node: PrivateEngine) -> None:
 
 def test_huge_pages_are_limited_if_the_kernel_has_their_controller(node: PrivateEngine) -> None:
     async def work(cri: Cri) -> None:
-        limits = [api.HugepageLimit(page_size=size, limit=0) for size in host_sizes()]
+        limits = [api_pb2.HugepageLimit(page_size=size, limit=0) for size in host_sizes()]
         id = await limited(cri, hugepage_limits=limits)
         found, status = files(node, id), (await cri.container(id)).resources.linux
         if "hugetlb" not in cgroup_driver().controllers():
@@ -247,7 +247,7 @@ def test_the_limits_of_a_pod_are_recorded_and_changed(node: PrivateEngine) -> No
         await cri.call(
             "UpdatePodSandboxResources",
             pod_sandbox_id=pod,
-            resources=api.LinuxContainerResources(memory_limit_in_bytes=200 * MIB),
+            resources=api_pb2.LinuxContainerResources(memory_limit_in_bytes=200 * MIB),
         )
         found = await info(cri, pod)
         assert (found["resources"], found["overhead"]) == (

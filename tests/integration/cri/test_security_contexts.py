@@ -16,8 +16,8 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, container_config, refused, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code
 
 _FIRST_ID = 1_950_000_000
 _COUNT = 65536
@@ -39,29 +39,29 @@ def node(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield private
 
 
-def mapped_sandbox(name: str, **fields: Any) -> api.PodSandboxConfig:
+def mapped_sandbox(name: str, **fields: Any) -> api_pb2.PodSandboxConfig:
     """Return a pod with a user namespace, as the kubelet asks for one."""
     config = sandbox_config(name, **fields)
     _map(config.linux.security_context.namespace_options)
     return config
 
 
-def _map(options: api.NamespaceOption) -> None:
-    options.userns_options.mode = api.POD
+def _map(options: api_pb2.NamespaceOption) -> None:
+    options.userns_options.mode = api_pb2.POD
     for rows in (options.userns_options.uids, options.userns_options.gids):
         rows.add(container_id=0, host_id=_FIRST_ID, length=_COUNT)
 
 
-async def run_pod(cri: Cri, config: api.PodSandboxConfig) -> str:
+async def run_pod(cri: Cri, config: api_pb2.PodSandboxConfig) -> str:
     return str((await cri.call("RunPodSandbox", config=config)).pod_sandbox_id)
 
 
-async def create(cri: Cri, pod: str, config: api.ContainerConfig) -> str:
+async def create(cri: Cri, pod: str, config: api_pb2.ContainerConfig) -> str:
     created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
     return str(created.container_id)
 
 
-async def start(cri: Cri, pod: str, config: api.ContainerConfig) -> str:
+async def start(cri: Cri, pod: str, config: api_pb2.ContainerConfig) -> str:
     id = await create(cri, pod, config)
     await cri.call("StartContainer", container_id=id)
     return id
@@ -71,7 +71,7 @@ async def exited(cri: Cri, container: str) -> int:
     """Return the exit status of a container after its exit."""
     for _ in range(200):
         status = await cri.container(container)
-        if status.state == api.CONTAINER_EXITED:
+        if status.state == api_pb2.CONTAINER_EXITED:
             return int(status.exit_code)
         await asyncio.sleep(0.05)
     raise AssertionError("the container does not exit")
@@ -91,10 +91,10 @@ def namespace(pid: int, kind: str) -> str:
 @pytest.mark.parametrize(
     ("policy", "group", "expected"),
     [
-        (api.Merge, None, [1000, 50000, 4000]),
-        (api.Merge, 3000, [3000, 50000, 4000]),
-        (api.Strict, None, [1000, 4000]),
-        (api.Strict, 3000, [3000, 4000]),
+        (api_pb2.Merge, None, [1000, 50000, 4000]),
+        (api_pb2.Merge, 3000, [3000, 50000, 4000]),
+        (api_pb2.Strict, None, [1000, 4000]),
+        (api_pb2.Strict, 3000, [3000, 4000]),
     ],
 )
 def test_groups_are_those_of_the_policy_and_are_reported(
@@ -156,13 +156,13 @@ def test_a_debug_container_joins_the_process_namespace_of_its_target(
 ) -> None:
     async def work(cri: Cri) -> None:
         make = mapped_sandbox if mapped else sandbox_config
-        pod = await run_pod(cri, make("debug", pid=api.CONTAINER))
+        pod = await run_pod(cri, make("debug", pid=api_pb2.CONTAINER))
         config = container_config("main", "sleep", "111")
-        config.linux.security_context.namespace_options.pid = api.CONTAINER
+        config.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
         target = await start(cri, pod, config)
         debug = container_config("debugger", "sleep", "222")
         options = debug.linux.security_context.namespace_options
-        options.pid, options.target_id = api.TARGET, target
+        options.pid, options.target_id = api_pb2.TARGET, target
         id = await start(cri, pod, debug)
         assert (await cri.run(id, "cat", "/proc/1/cmdline")).split("\0")[:2] == ["sleep", "111"]
         pids = {name: host_pid(node, c) for name, c in (("p", pod), ("t", target), ("d", id))}
@@ -192,7 +192,7 @@ def test_a_target_must_be_a_running_container_of_the_pod(node: PrivateEngine) ->
         await exited(cri, ended)
         debug = container_config("debugger", "true")
         options = debug.linux.security_context.namespace_options
-        options.pid = api.TARGET
+        options.pid = api_pb2.TARGET
         for target, code, text in (
             ("", Code.INVALID_ARGUMENT, "target_id"),
             (foreign, Code.INVALID_ARGUMENT, "not of the pod"),
@@ -244,11 +244,11 @@ def test_what_a_handler_reports_works(
         assert features[name].recursive_read_only_mounts and features[name].user_namespaces
         assert not features["old"].recursive_read_only_mounts
         assert not features["old"].user_namespaces
-        sandbox = mapped_sandbox("mapped", pid=api.CONTAINER)
+        sandbox = mapped_sandbox("mapped", pid=api_pb2.CONTAINER)
         call = {"config": sandbox, "runtime_handler": name}
         pod = str((await cri.call("RunPodSandbox", **call)).pod_sandbox_id)
         config = container_config("main", "sleep", "100")
-        config.linux.security_context.namespace_options.pid = api.CONTAINER
+        config.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
         config.mounts.add(
             container_path="/ro", host_path=str(tmp_path), readonly=True, recursive_read_only=True
         )
@@ -270,7 +270,7 @@ def test_what_a_handler_reports_works(
         assert mounts["/ro"].recursive_read_only and not mounts["/rw"].recursive_read_only
         debug = container_config("debugger", "sleep", "100")
         options = debug.linux.security_context.namespace_options
-        options.pid, options.target_id = api.TARGET, id
+        options.pid, options.target_id = api_pb2.TARGET, id
         id = await start(cri, pod, debug)
         assert namespace(host_pid(engine, id), "pid") == namespace(pid, "pid")
         assert "sleep" in await cri.run(id, "cat", "/proc/1/comm")
@@ -305,7 +305,7 @@ def test_absent_lists_of_paths_unmask_proc_in_a_user_namespace_only(node: Privat
             pod = await run_pod(cri, make(name))
             config = container_config("main", "sleep", "100")
             config.linux.security_context.capabilities.add_capabilities.append("SYS_ADMIN")
-            config.linux.security_context.seccomp.profile_type = api.SecurityProfile.Unconfined
+            config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.Unconfined
             id = await start(cri, pod, config)
             table = await cri.run(id, "cat", "/proc/self/mountinfo")
             covered = {line.split()[4] for line in table.splitlines()}
@@ -394,9 +394,9 @@ def test_sysctls_are_those_of_the_pod_s_own_namespaces(node: PrivateEngine) -> N
         id = await cri.run_container(pod, "main", "sleep", "100")
         assert await cri.run(id, "cat", "/proc/sys/kernel/msgmax") == "4096\n"
         for name, value, ipc in (
-            ("vm.swappiness", "1", api.POD),
-            ("net.core.somaxconn", "1", api.POD),  # the pod is on the host's network
-            ("kernel.msgmax", "1", api.NODE),
+            ("vm.swappiness", "1", api_pb2.POD),
+            ("net.core.somaxconn", "1", api_pb2.POD),  # the pod is on the host's network
+            ("kernel.msgmax", "1", api_pb2.NODE),
         ):
             config = sandbox_config("refused")
             config.linux.security_context.namespace_options.ipc = ipc
@@ -415,7 +415,7 @@ def test_a_checkpoint_that_is_not_possible_is_one_clear_error(node: PrivateEngin
             cri.call("CheckpointContainer", container_id=id, location="/absent/checkpoint.tar")
         )
         assert (error.code, "/absent" in str(error)) == (Code.INVALID_ARGUMENT, True)
-        assert (await cri.container(id)).state == api.CONTAINER_RUNNING
+        assert (await cri.container(id)).state == api_pb2.CONTAINER_RUNNING
         error = await refused(cri.call("CheckpointContainer", container_id="absent"))
         assert error.code is Code.NOT_FOUND
 
@@ -448,7 +448,7 @@ def test_sources_of_mounts_are_links_and_missing_directories(
     (tmp_path / "link").symlink_to(tmp_path / "real")
 
     async def work(cri: Cri) -> None:
-        config = container_config("main", "sleep", "100", stop_signal=api.SIGNAL_SIGPOLL)
+        config = container_config("main", "sleep", "100", stop_signal=api_pb2.SIGNAL_SIGPOLL)
         config.image.user_specified_image = "registry.example/busybox:1"
         config.mounts.add(container_path="/link", host_path=str(tmp_path / "link"))
         config.mounts.add(container_path="/new", host_path=str(tmp_path / "made/here"))
@@ -470,7 +470,7 @@ def test_sources_of_mounts_are_links_and_missing_directories(
         status = await cri.container(id)
         mounts = {m.container_path: m for m in status.mounts}
         assert list(mounts["/noexec"].mount_options) == ["noexec", "nodev", "nosuid"]
-        assert status.stop_signal == api.SIGNAL_SIGIO  # the same number
+        assert status.stop_signal == api_pb2.SIGNAL_SIGIO  # the same number
         assert status.image.user_specified_image == ""  # no name of the image
 
     calls(node, work)
@@ -509,12 +509,12 @@ def test_mounts_with_contradictory_fields_are_refused(node: PrivateEngine) -> No
                     "host_path": "/srv",
                     "readonly": True,
                     "recursive_read_only": True,
-                    "propagation": api.PROPAGATION_HOST_TO_CONTAINER,
+                    "propagation": api_pb2.PROPAGATION_HOST_TO_CONTAINER,
                 },
                 "not private",
             ),
             (
-                {"host_path": "/srv", "propagation": api.PROPAGATION_BIDIRECTIONAL},
+                {"host_path": "/srv", "propagation": api_pb2.PROPAGATION_BIDIRECTIONAL},
                 "only a privileged container",
             ),
             ({"host_path": "/srv", "image_sub_path": "bin"}, "no image"),
@@ -538,7 +538,7 @@ def test_an_image_volume_has_a_path_of_the_image(node: PrivateEngine, mapped: bo
         config = container_config("main", "sleep", "100")
         config.mounts.add(
             container_path="/etc-of-image",
-            image=api.ImageSpec(image="groups"),
+            image=api_pb2.ImageSpec(image="groups"),
             image_sub_path="etc",
             readonly=True,
             mount_options=("noexec",),
@@ -563,7 +563,9 @@ def test_an_image_volume_has_a_path_of_the_image(node: PrivateEngine, mapped: bo
     calls(node, work)
 
 
-@pytest.mark.parametrize("mode", [api.PROPAGATION_HOST_TO_CONTAINER, api.PROPAGATION_BIDIRECTIONAL])
+@pytest.mark.parametrize(
+    "mode", [api_pb2.PROPAGATION_HOST_TO_CONTAINER, api_pb2.PROPAGATION_BIDIRECTIONAL]
+)
 def test_mounts_propagate_between_host_and_container(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path, mode: Any
 ) -> None:
@@ -589,7 +591,7 @@ def test_mounts_propagate_between_host_and_container(
         assert "of-host" in await cri.run(id, "cat", "/proc/self/mountinfo")
         await cri.run(id, "mount", "-t", "tmpfs", "of-container", "/shared/b")
         arrived = "of-container" in Path("/proc/self/mountinfo").read_text()
-        assert arrived is (mode == api.PROPAGATION_BIDIRECTIONAL)
+        assert arrived is (mode == api_pb2.PROPAGATION_BIDIRECTIONAL)
         assert (await cri.container(id)).mounts[0].propagation == mode
 
     try:

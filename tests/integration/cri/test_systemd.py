@@ -18,8 +18,8 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine, SliceEngine
 from harness.pods import Cri, calls, connected, container_config, sandbox_config
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_status import Code, GrpcError
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("/run/systemd/system")]
 
@@ -39,7 +39,7 @@ def node(worker_index: int) -> Iterator[SliceEngine]:
         systemctl("stop", name)
 
 
-def pod_in(node: PrivateEngine, name: str) -> api.PodSandboxConfig:
+def pod_in(node: PrivateEngine, name: str) -> api_pb2.PodSandboxConfig:
     """Return the configuration of a pod in a slice, named as the kubelet names it."""
     config = sandbox_config(name)
     top = f"{node.tag}k"
@@ -53,7 +53,7 @@ async def run_in(
     """Run a container in a pod in a slice; return the ids of the pod and the container."""
     pod = await cri.call("RunPodSandbox", config=pod_in(node, "unit"), runtime_handler=handler)
     config = container_config("main", "sleep", "1000")
-    config.linux.resources.CopyFrom(api.LinuxContainerResources(**limits))
+    config.linux.resources.CopyFrom(api_pb2.LinuxContainerResources(**limits))
     created = await cri.call("CreateContainer", pod_sandbox_id=pod.pod_sandbox_id, config=config)
     await cri.call("StartContainer", container_id=created.container_id)
     return str(pod.pod_sandbox_id), str(created.container_id)
@@ -84,7 +84,7 @@ def systemctl(*arguments: str) -> None:
 def test_the_kubelet_is_told_the_driver(node: SliceEngine) -> None:
     async def work(cri: Cri) -> None:
         config = await cri.call("RuntimeConfig")
-        assert config.linux.cgroup_driver == api.SYSTEMD
+        assert config.linux.cgroup_driver == api_pb2.SYSTEMD
         assert node.request("GET", "/info").json()["CgroupDriver"] == "systemd"
 
     calls(node, work)
@@ -98,7 +98,7 @@ def test_a_program_that_ends_at_once_has_its_exit_status(node: SliceEngine) -> N
         for number in range(20):
             id = await cri.run_container(pod, f"n{number}", "sh", "-c", "exit 3")
             deadline = time.monotonic() + 60
-            while (status := await cri.container(id)).state != api.CONTAINER_EXITED:
+            while (status := await cri.container(id)).state != api_pb2.CONTAINER_EXITED:
                 assert time.monotonic() < deadline, status
                 await asyncio.sleep(0.05)
             assert (status.exit_code, status.reason) == (3, "Error"), status
@@ -149,7 +149,7 @@ def test_a_container_is_a_delegated_scope_in_the_slice_of_its_pod(
 def test_systemd_keeps_processes_and_limits_when_it_is_reloaded(node: SliceEngine) -> None:
     async def work(cri: Cri) -> None:
         _, id = await run_in(cri, node, memory_limit_in_bytes=64 * MIB)
-        changed = api.LinuxContainerResources(
+        changed = api_pb2.LinuxContainerResources(
             memory_limit_in_bytes=80 * MIB,
             cpu_shares=512,
             unified={"memory.high": str(72 * MIB), "memory.oom.group": "1"},
@@ -181,7 +181,7 @@ def test_a_killed_engine_finds_its_scopes_again(node: SliceEngine) -> None:
 
     async def second(cri: Cri) -> None:
         assert cgroup_of(node, ids[1]) == paths[0]
-        changed = api.LinuxContainerResources(memory_limit_in_bytes=96 * MIB)
+        changed = api_pb2.LinuxContainerResources(memory_limit_in_bytes=96 * MIB)
         await cri.call("UpdateContainerResources", container_id=ids[1], linux=changed)
         assert (TREE / paths[0][1:] / "memory.max").read_text() == f"{96 * MIB}\n"
 

@@ -11,10 +11,10 @@ import pytest
 
 from harness import leaks
 from harness.engine import PrivateEngine
-from jaula.daemon import pyc_archive
+from jaula.daemon import engine_archive
 
 IMPORTED = re.compile(r"^import time:\s+\d+ \|\s+\d+ \|\s+(jaula\.\S+)$", re.MULTILINE)
-BEFORE_THE_ARCHIVE = {"jaula.cli", "jaula.daemon", "jaula.daemon.pyc_archive", "jaula.spec"}
+BEFORE_THE_ARCHIVE = {"jaula.cli", "jaula.daemon", "jaula.daemon.engine_archive", "jaula.spec"}
 """Packages and modules that find the archive, or that every command of the client imports."""
 
 
@@ -27,7 +27,7 @@ class ListingEngine(PrivateEngine):
 
 def archived() -> set[str]:
     """Return the names of the modules in the archive."""
-    path = Path(pyc_archive.archive_path())
+    path = Path(engine_archive.archive_path())
     if not path.exists():
         pytest.skip("the tree has no archive: scripts/setup archive")
     data = path.read_bytes()

@@ -13,7 +13,7 @@ import pytest
 from harness.engine import PrivateEngine
 from harness.images import busybox_entries, import_image
 from jaula.kernel import capabilities
-from jaula.security import capabilities as names
+from jaula.security import capability_sets
 
 DOCUMENT = Path(__file__).parents[3] / "docs/systemd.md"
 
@@ -57,7 +57,7 @@ def test_it_works_without_them_and_no_container_has_them_on_the_host(
     done = narrowed.cli("jaula", *host)
     bounding = capabilities.parse_status_masks(done.stdout)["bounding"]
     assert bounding
-    assert not bounding & names.mask(_taken())
+    assert not bounding & capability_sets.mask(_taken())
     done = narrowed.cli(
         "jaula", "run", "--rm", "--userns=host", "--cap-add", "SYS_TIME", image, "true"
     )

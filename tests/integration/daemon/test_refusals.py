@@ -19,7 +19,7 @@ import pytest
 from conftest import load_image
 from harness import containers, landlock, leaks
 from harness.engine import PrivateEngine
-from jaula.kernel import audit
+from jaula.kernel import kernel_audit
 from jaula.kernel.netlink import NLM_F, Netlink, Request
 
 AUDIT_SET, AUDIT_STATUS_ENABLED = 1001, 1
@@ -37,7 +37,7 @@ LANDLOCK = ("--security-opt", "landlock=write=/tmp")
 
 def in_initial_namespaces() -> bool:
     try:
-        audit.RecordSocket((audit.AUDIT_AVC,)).close()
+        kernel_audit.RecordSocket((kernel_audit.AUDIT_AVC,)).close()
     except OSError as error:
         return error.errno not in (errno.EPROTONOSUPPORT, errno.EPERM, errno.ECONNREFUSED)
     return os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC
@@ -49,14 +49,14 @@ needs_records_of_landlock = pytest.mark.skipif(landlock.abi() < 7, reason="needs
 
 def set_enabled(value: int) -> None:
     status = struct.pack("=11I", AUDIT_STATUS_ENABLED, value, *[0] * 9)
-    with Netlink(protocol=audit.NETLINK_AUDIT) as netlink:
+    with Netlink(protocol=kernel_audit.NETLINK_AUDIT) as netlink:
         netlink.send(Request(AUDIT_SET, NLM_F(0), status, "set the audit status"))
 
 
 @contextlib.contextmanager
 def auditing() -> Iterator[None]:
     """Audit is on in the block. It is a setting of the host, so it is set back."""
-    before = audit.enabled()
+    before = kernel_audit.enabled()
     set_enabled(1)
     try:
         yield
@@ -150,7 +150,7 @@ def test_many_refusals_are_counted_or_lost_and_two_events(
 @needs_records_of_landlock
 def test_landlock_is_counted_only_while_audit_is_on(counted: PrivateEngine) -> None:
     with running(counted, *LANDLOCK) as name:
-        if not audit.enabled():
+        if not kernel_audit.enabled():
             execute(counted, name, "touch", "/etc/x")
             time.sleep(1)
             assert refusals(counted, name, "landlock") is None

@@ -12,8 +12,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, JaulaError, Unavailable
-from jaula.features.checkpoint.store import CheckpointStore, Manifest
-from jaula.features.kubernetes.pods.checkpoint import Location
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore, Manifest
+from jaula.features.kubernetes.pods.pod_checkpoint import Location
 
 SIZE = 4 << 20  # bytes
 

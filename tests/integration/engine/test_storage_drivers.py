@@ -16,7 +16,7 @@ from conftest import load_image, open_to_all
 from harness import layers, leaks, loop_mount, toolboxes
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
-from jaula.kernel import quota
+from jaula.kernel import quotactl
 from jaula.storage.trees import open_directory
 
 
@@ -170,8 +170,8 @@ def test_the_default_share_of_a_caller_is_a_quarter_of_the_disk(
             assert made.status == 201, made
             directory = engine.root / "lib/containers" / made.json()["Id"]
             with open_directory(directory / "upper") as upper:
-                project = quota.project(upper)
-                limits[name] = quota.get(upper, project).dqb_bhardlimit * quota.QIF_DQBLKSIZE
+                project = quotactl.project(upper)
+                limits[name] = quotactl.get(upper, project).dqb_bhardlimit * quotactl.QIF_DQBLKSIZE
             assert (project != 0) == (caller is user)
         disk = os.statvfs(top)
         quarter = disk.f_blocks * disk.f_frsize // 4

@@ -13,8 +13,8 @@ import pytest
 
 from harness.container_record import lines
 from harness.engine import PrivateEngine
-from jaula.spec import profile
-from jaula.spec.profile import Profile
+from jaula.spec import confinement_profile
+from jaula.spec.confinement_profile import Profile
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPT = "echo x > /tmp/a; mkdir /var/spool/x; cat /etc/passwd > /var/www/b; wc -l"
@@ -38,7 +38,7 @@ def record(engine: PrivateEngine, busybox: str, tmp_path: Path) -> Path:
 def harden(jaula: Run, *words: str) -> Profile:
     done = jaula("harden", *words)
     assert done.returncode == 0, done.stderr
-    return profile.load(done.stdout.encode(), "output")
+    return confinement_profile.load(done.stdout.encode(), "output")
 
 
 def test_a_profile_has_what_the_kernel_saw(jaula: Run, record: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_server_of_a_volume_has_lists_of_files_and_programs(
         engine.cli("jaula", "rm", "-f", name)
         made = engine.cli("jaula", "harden", name, "--record", str(record), "-o", str(document))
         assert made.returncode == 0, made.stderr
-        files = profile.load(document.read_bytes(), "files.toml").files
+        files = confinement_profile.load(document.read_bytes(), "files.toml").files
         assert files.read
         assert {"/bin/sh", "/bin/wget"} <= set(files.execute)
         assert "whole root" not in document.read_text()
@@ -142,7 +142,7 @@ def test_records_of_the_directory_are_used_by_name(
     assert done.returncode == 0, done.stderr
     assert f"using {name}-20260101T000000Z.record" in done.stderr
     assert "other" not in done.stderr
-    assert profile.load((tmp_path / "web.toml").read_bytes(), "web.toml").name == name
+    assert confinement_profile.load((tmp_path / "web.toml").read_bytes(), "web.toml").name == name
     again = engine.cli("jaula", "harden", name, "-o", "web.toml", cwd=tmp_path)
     assert again.returncode == 1
     assert "web.toml exists" in again.stderr

@@ -10,8 +10,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.features.verify.diagnostics.commands import RECORD, RECORD_LIMITS
-from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Worker
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.sandbox_worker import Worker
 
 MIB = 1 << 20
 HOSTILE = {

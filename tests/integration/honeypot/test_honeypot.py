@@ -20,9 +20,9 @@ import pytest
 from harness import confined
 from harness.containers import unique
 from harness.engine import SLOW, PrivateEngine
-from jaula.features.honeypot import document as honeypot
+from jaula.features.honeypot import run_directory
 from jaula.features.honeypot.sink import LIST_SIZE
-from jaula.features.record import reader
+from jaula.features.record import record_reader
 from jaula.kernel.namespaces import open_namespace
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.spec.asciicast import MAX_PARTS, PART_SIZE
@@ -69,7 +69,7 @@ class Pot:
     def processes(self) -> dict[str, int]:
         """Return supervisor, sink and recorder, by name: they have the lock open."""
         found = {}
-        lock = self.directory / honeypot.LOCK
+        lock = self.directory / run_directory.LOCK
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 comm = (entry / "comm").read_text().strip()
@@ -89,28 +89,28 @@ class Pot:
                 found[head.partition("(")[2]] = int(entry.parent.name)
         return found
 
-    def stop(self) -> honeypot.Index:
+    def stop(self) -> run_directory.Index:
         self.engine.cli("jaula", "stop", "-t", "0", self.name)
         return self.index()
 
-    def index(self, seconds: float = 90.0 * SLOW) -> honeypot.Index:
+    def index(self, seconds: float = 90.0 * SLOW) -> run_directory.Index:
         """Return the index of the run when it has ended."""
         import msgspec
 
-        def ended() -> honeypot.Index | None:
-            data = (self.directory / honeypot.INDEX).read_bytes()
-            index = msgspec.json.decode(data, type=honeypot.Index)
+        def ended() -> run_directory.Index | None:
+            data = (self.directory / run_directory.INDEX).read_bytes()
+            index = msgspec.json.decode(data, type=run_directory.Index)
             return index if index.ended else None
 
-        index: honeypot.Index = wait_for(ended, seconds)
+        index: run_directory.Index = wait_for(ended, seconds)
         return index
 
     def connections(self) -> list[dict[str, Any]]:
-        lines = (self.directory / honeypot.CONNECTIONS).read_text().splitlines()
+        lines = (self.directory / run_directory.CONNECTIONS).read_text().splitlines()
         return [json.loads(line) for line in lines]
 
     def files(self) -> list[dict[str, Any]]:
-        lines = (self.directory / honeypot.FILE_LIST).read_text().splitlines()
+        lines = (self.directory / run_directory.FILE_LIST).read_text().splitlines()
         return [json.loads(line) for line in lines]
 
 
@@ -190,7 +190,7 @@ def test_a_file_that_was_deleted_or_renamed_is_kept_by_digest(used: Pot) -> None
         digest = hashlib.sha256(content).hexdigest()
         assert kept[path]["sha256"] == digest
         assert (kept[path]["uid"], kept[path]["size"]) == (0, len(content))
-        sample = used.directory / honeypot.FILES / digest
+        sample = used.directory / run_directory.FILES / digest
         assert sample.read_bytes() == content
         assert sample.stat().st_mode & 0o7777 == 0o400
         assert sample.stat().st_uid == 0
@@ -217,7 +217,7 @@ def test_commands_of_exec_are_sessions(used: Pot) -> None:
 
 def test_the_record_of_system_calls_is_intact_and_has_the_programs(used: Pot) -> None:
     index = used.index()
-    record = reader.read(str(used.directory / honeypot.RECORD))
+    record = record_reader.read(str(used.directory / run_directory.RECORD))
     assert not record.errors
     assert record.head.hash == index.record_head
     assert record.end is not None
@@ -321,7 +321,7 @@ def test_the_sink_has_no_rights(engine: PrivateEngine, busybox: str) -> None:
         # Of mounts that it has left: the kernel's names are those in them.
         held = [os.path.basename(name) for name in confined.descriptors(pid)]
         files = [name for name in held if name not in ("socket", "anon_inode")]
-        assert sorted(files) == sorted(["null"] * 3 + [honeypot.CONNECTIONS])
+        assert sorted(files) == sorted(["null"] * 3 + [run_directory.CONNECTIONS])
         assert os.listdir(f"/proc/{pid}/root") == []
         for kind in ("net", "mnt", "pid", "ipc", "uts"):
             own = os.readlink(f"/proc/self/ns/{kind}")
@@ -373,7 +373,7 @@ def test_a_flood_of_connections_and_datagrams_is_bounded(
         assert resident < 256 << 20
         index = pot.stop()
         assert index.connections.outgoing >= clients * 2 // 3
-        assert (pot.directory / honeypot.CONNECTIONS).stat().st_size < 80 << 20
+        assert (pot.directory / run_directory.CONNECTIONS).stat().st_size < 80 << 20
 
 
 def test_a_full_layer_ends_the_container(engine: PrivateEngine, busybox: str) -> None:

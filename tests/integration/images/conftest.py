@@ -14,9 +14,9 @@ import pytest
 from harness import loop_mount
 from harness.index_layouts import index_layout
 from jaula.config import Paths
-from jaula.images.archive.load import load
-from jaula.images.store.store import ImageStore
-from jaula.storage.layers.store import LayerStore
+from jaula.images.archive.load_archive import load
+from jaula.images.store.image_store import ImageStore
+from jaula.storage.layers.layer_store import LayerStore
 
 Files = dict[str, bytes]
 

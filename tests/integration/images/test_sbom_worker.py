@@ -13,10 +13,10 @@ import pytest
 
 from harness.rpm_bdb import header
 from jaula.errors import InvalidRequest
-from jaula.features.trust.sbom import worker
-from jaula.features.trust.sbom.worker import SbomRequest
-from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Worker, WorkerCancelled
+from jaula.features.trust.sbom import sbom_worker
+from jaula.features.trust.sbom.sbom_worker import SbomRequest
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.sandbox_worker import Worker, WorkerCancelled
 
 MIB = 1 << 20
 STANZA = b"Package: a%d\nStatus: install ok installed\nVersion: 1\n"
@@ -62,7 +62,7 @@ def _document(root: Path, form: str = "spdx") -> dict[str, object]:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         request = SbomRequest(form, "sha256:" + "0" * 64, "", "an image")
-        document = worker.document(fd, request, lambda worker: nullcontext())
+        document = sbom_worker.document(fd, request, lambda worker: nullcontext())
     finally:
         os.close(fd)
     result: dict[str, object] = json.loads(bytes(document))
@@ -72,7 +72,7 @@ def _document(root: Path, form: str = "spdx") -> dict[str, object]:
 def _names(root: Path) -> list[str]:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return [package.name for package in worker.inventory(fd).packages]
+        return [package.name for package in sbom_worker.inventory(fd).packages]
     finally:
         os.close(fd)
 
@@ -94,7 +94,7 @@ def test_a_hostile_database_costs_the_caller_no_memory(root: Path, name: str) ->
 def test_more_memory_than_the_limit_is_one_clear_error(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "LIMITS", Limits(memory=64 * MIB))
+    monkeypatch.setattr(sbom_worker, "LIMITS", Limits(memory=64 * MIB))
     _put(root, "var/lib/dpkg/status", bytes(100 * MIB))
     with pytest.raises(
         InvalidRequest, match="reading the packages of the image takes more than 64 MiB of memory"
@@ -105,7 +105,7 @@ def test_more_memory_than_the_limit_is_one_clear_error(
 def test_more_time_than_the_limit_is_one_clear_error(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "LIMITS", Limits(memory=512 * MIB, processor=1))
+    monkeypatch.setattr(sbom_worker, "LIMITS", Limits(memory=512 * MIB, processor=1))
     _put(root, "var/lib/dpkg/status", b"\n" * (80 * MIB))
     with pytest.raises(InvalidRequest, match="takes more than 1 seconds of processor time"):
         _document(root)
@@ -123,7 +123,7 @@ def test_the_process_ends_with_its_request(root: Path) -> None:
 
     try:
         with pytest.raises(WorkerCancelled):
-            worker.document(fd, SbomRequest("spdx"), hold)
+            sbom_worker.document(fd, SbomRequest("spdx"), hold)
     finally:
         os.close(fd)
     with pytest.raises(ProcessLookupError):

@@ -12,10 +12,10 @@ import pytest
 
 from harness.engine import PROJECT
 from jaula.errors import RuntimeFailure
-from jaula.kernel import process, sched
+from jaula.kernel import process_calls, sched
 from jaula.runtime.init.personality import personality_value
-from jaula.runtime.init.rlimits import set_limits
-from jaula.spec.runtime import IOPriority, Personality, Process, Rlimit, Scheduler
+from jaula.runtime.init.set_rlimits import set_limits
+from jaula.spec.runtime_spec import IOPriority, Personality, Process, Rlimit, Scheduler
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_every_limit_of_the_specification_is_set(pid: int) -> None:
 
 def test_a_personality_changes_the_machine_name() -> None:
     code = (
-        "import os; from jaula.kernel import process;"
+        "import os; from jaula.kernel import process_calls as process;"
         f"process.personality({personality_value(Personality('LINUX32'))});"
         "print(os.uname().machine, process.personality(0xFFFFFFFF))"
     )
@@ -138,4 +138,4 @@ def test_a_personality_changes_the_machine_name() -> None:
     )
     machine, persona = reported.stdout.split()
     assert machine == {"x86_64": "i686", "aarch64": "armv8l"}.get(os.uname().machine, machine)
-    assert int(persona) == process.PER_LINUX32
+    assert int(persona) == process_calls.PER_LINUX32

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from jaula.logs import open_writer
+from jaula.logs.log_driver import LogWriter
 from jaula.logs.pod_log import PodLog
-from jaula.logs.protocol import LogWriter
 from jaula.logs.reader.read import read
 
 LINE = b"a line of some length\n"

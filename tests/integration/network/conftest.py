@@ -40,8 +40,8 @@ from jaula.kernel.rtnetlink import (
     set_link,
 )
 from jaula.network import NetworkManager, endpoint_config
-from jaula.spec.endpoint import Endpoint
-from jaula.spec.network import NetworkRecord
+from jaula.spec.endpoint_record import Endpoint
+from jaula.spec.network_record import NetworkRecord
 
 HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 HOST_SECOND = "198.51.100.3"

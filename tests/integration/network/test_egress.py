@@ -14,9 +14,9 @@ from jaula.kernel.netlink import in_netns
 from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
-from jaula.network.firewall import egress
+from jaula.network.firewall import egress_rules
 from jaula.network.firewall.antispoof import AntiSpoof
-from jaula.network.firewall.egress import Refused
+from jaula.network.firewall.egress_rules import Refused
 from jaula.network.ipam import link_local_address
 
 from .conftest import (
@@ -337,12 +337,12 @@ def test_refused_destinations_are_sorted_by_packets(topology: Topology) -> None:
 def test_a_container_cannot_fill_the_memory_of_refusals(topology: Topology) -> None:
     box = restricted(topology)
     with client(box.net, socket.SOCK_DGRAM) as near:
-        for port in range(1, egress.REFUSED * 2):
+        for port in range(1, egress_rules.REFUSED * 2):
             try:
                 near.sendto(b"x", (OUTSIDE, port))
             except OSError:
                 continue  # the refusal of an earlier datagram
-    assert 0 < len(topology.manager.refused_egress(box.id)) <= egress.REFUSED
+    assert 0 < len(topology.manager.refused_egress(box.id)) <= egress_rules.REFUSED
     assert refusal(box, (OUTSIDE, 80)) == errno.ECONNREFUSED
 
 

@@ -11,7 +11,7 @@ import pytest
 from jaula.kernel.netlink import in_netns
 from jaula.network import NetworkManager, PortRequest
 from jaula.network.firewall import bridge_rules
-from jaula.network.firewall.nftables import FirewallError, Libnftables
+from jaula.network.firewall.nft_command import FirewallError, Libnftables
 
 from .conftest import (
     BRIEF,

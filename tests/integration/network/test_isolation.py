@@ -17,9 +17,9 @@ from jaula.kernel.rtnetlink import (
     add_default_route,
 )
 from jaula.network import PortRequest
-from jaula.network.config import check_pools
 from jaula.network.firewall import bridge_rules
-from jaula.spec.network import Pool
+from jaula.network.network_config import check_pools
+from jaula.spec.network_record import Pool
 
 from .conftest import (
     BRIEF,

@@ -14,7 +14,7 @@ from jaula.kernel.netlink import in_netns
 from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth, set_link
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
-from jaula.network.firewall.nftables import FirewallError, Libnftables
+from jaula.network.firewall.nft_command import FirewallError, Libnftables
 
 from .conftest import (
     BRIEF,
@@ -502,7 +502,7 @@ def test_an_existing_bridge_without_an_address_is_replaced(topology: Topology) -
 def test_the_nft_program_replaces_a_missing_library(
     topology: Topology, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaula.network.firewall.nftables.LIBRARY", "libjlt-missing.so.1")
+    monkeypatch.setattr("jaula.network.firewall.nft_command.LIBRARY", "libjlt-missing.so.1")
     box = topology.box()
     with in_netns(topology.host):
         topology.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])

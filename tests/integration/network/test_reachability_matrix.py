@@ -16,8 +16,8 @@ from jaula.kernel.netlink import in_netns
 from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink, add_default_route
 from jaula.network import PortRequest
-from jaula.network.config import check_pools
-from jaula.spec.network import Pool
+from jaula.network.network_config import check_pools
+from jaula.spec.network_record import Pool
 
 from .conftest import (
     BRIEF,

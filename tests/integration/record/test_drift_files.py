@@ -12,7 +12,7 @@ from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
 from integration.record.test_drift import drifting, execute, record, subjects
-from jaula.features.record.fanotify import FanotifyGroup
+from jaula.features.record.fanotify_events import FanotifyGroup
 from jaula.kernel import fanotify
 
 # Seconds. The image of Debian is made from packages, and a queue of the kernel is filled.

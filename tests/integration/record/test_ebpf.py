@@ -16,9 +16,9 @@ from harness.containers import unique
 from harness.engine import SLOW
 from jaula.cgroups import hierarchies
 from jaula.features.record import ebpf_events
-from jaula.features.record.cgroup import CONTROLLERS, UNIFIED, Cgroup
 from jaula.features.record.ebpf import EbpfTracer
 from jaula.features.record.ebpf_events import Event
+from jaula.features.record.recorded_cgroup import CONTROLLERS, UNIFIED, Cgroup
 from jaula.kernel import mountinfo
 
 _HIERARCHIES = hierarchies.find(mountinfo.read())

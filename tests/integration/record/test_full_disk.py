@@ -12,9 +12,17 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.errors import Unavailable
-from jaula.features.record import reader
-from jaula.features.record.document import VERSION, Container, End, Entry, Header, Kernel, Program
-from jaula.features.record.writer import RecordWriter
+from jaula.features.record import record_reader
+from jaula.features.record.record_document import (
+    VERSION,
+    Container,
+    End,
+    Entry,
+    Header,
+    Kernel,
+    Program,
+)
+from jaula.features.record.record_writer import RecordWriter
 from jaula.kernel import mounts
 
 from .test_record import SECONDS, recording
@@ -66,7 +74,7 @@ def written(path: Path, entries: int) -> RecordWriter:
 def test_a_part_of_a_record_is_none(disk: Path, tmp_path: Path, left: int) -> None:
     whole = written(tmp_path / "whole", 60)
     whole.flush()
-    assert reader.read(str(tmp_path / "whole")).errors == []
+    assert record_reader.read(str(tmp_path / "whole")).errors == []
     assert (tmp_path / "whole").stat().st_size > 3 * PAGE
     writer = written(disk / "record", 60)
     fill(disk, left)
@@ -74,7 +82,7 @@ def test_a_part_of_a_record_is_none(disk: Path, tmp_path: Path, left: int) -> No
         writer.flush()
     assert raised.value.hint == "the record has no end"
     writer.close()
-    record = reader.read(str(disk / "record"))
+    record = record_reader.read(str(disk / "record"))
     assert record.end is None
     assert any("no end" in text for text in record.errors)
 
@@ -93,7 +101,7 @@ def test_a_container_and_its_engine_outlive_a_record_without_space(
         assert containers.inspect(engine, name)["State"]["Running"]
         assert engine.cli("jaula", "exec", name, "echo", "on").stdout == "on\n"
     if path.exists():
-        assert any("no end" in text for text in reader.read(str(path)).errors)
+        assert any("no end" in text for text in record_reader.read(str(path)).errors)
         shown = engine.cli("jaula", "record", "verify", str(path))
         assert shown.returncode != 0
     assert os.listdir(disk) in (["filler"], ["filler", "record"], ["record", "filler"])

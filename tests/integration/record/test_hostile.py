@@ -16,10 +16,10 @@ from harness import containers
 from harness.engine import PrivateEngine
 from integration.record.test_kinds import directory, record, select
 from integration.record.test_record import by, execute, recording
-from jaula.features.record import reader
-from jaula.features.record.cgroup import Cgroup
-from jaula.features.record.diff import program_of
-from jaula.features.record.reader import Record
+from jaula.features.record import record_reader
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_reader import Record
+from jaula.features.record.recorded_cgroup import Cgroup
 
 __all__ = ("directory",)  # a fixture
 
@@ -177,7 +177,7 @@ def test_an_id_of_another_container_in_a_path_is_no_member(
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         execute(engine, other, f"mkdir /tmp/{done.stdout.strip()}; : > /tmp/other")
-    found = reader.read(f"{tmp_path}/r")
+    found = record_reader.read(f"{tmp_path}/r")
     assert "/tmp/other" not in {entry.path for entry in found.entries.values()}
     programs = {
         program_of(found, entry.executed)[0]

@@ -15,13 +15,13 @@ import pytest
 from harness.containers import unique
 from harness.engine import SLOW
 from jaula.cgroups import hierarchies
-from jaula.features.record import cgroup, reader
-from jaula.features.record.cgroup import Cgroup
-from jaula.features.record.document import Entry
+from jaula.features.record import record_reader, recorded_cgroup
 from jaula.features.record.ebpf import EbpfTracer
 from jaula.features.record.ebpf_events import Event
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_writer import RecordWriter
+from jaula.features.record.recorded_cgroup import Cgroup
 from jaula.features.record.recorder import Ledger, SyscallNames
-from jaula.features.record.writer import RecordWriter
 from jaula.kernel import mountinfo
 
 # A call of the i386 ABI by a 64-bit process: memory below 4 GiB, and int 0x80.
@@ -71,7 +71,7 @@ def address(host, port):
 def directory() -> Iterator[tuple[Cgroup, Path]]:
     """A cgroup in the hierarchy that records use on this host."""
     mounts = hierarchies.find(mountinfo.read())
-    selected = cgroup.expected()
+    selected = recorded_cgroup.expected()
     root = mounts.legacy.get(selected.controller) if selected.controller else mounts.unified
     assert root is not None
     path = Path(root, unique("kinds"))
@@ -116,7 +116,7 @@ def record(directory: tuple[Cgroup, Path], tmp_path: Path, script: str, *words: 
         child.wait()
         writer.flush()
         writer.close()
-    return list(reader.read(writer.path).entries.values())
+    return list(record_reader.read(writer.path).entries.values())
 
 
 def select(entries: list[Entry], kind: str, **fields: object) -> list[Entry]:
@@ -303,7 +303,7 @@ os.waitpid(pid, 0)
     entries = record(directory, tmp_path, script)
     files = {(entry.path, entry.mode) for entry in select(entries, "file", detached=True)}
     assert files == {("/memfd:hidden/name", "read"), ("/", "read")}
-    programs = reader.read(str(tmp_path / "script.record")).programs.values()
+    programs = record_reader.read(str(tmp_path / "script.record")).programs.values()
     (program,) = [each for each in programs if each.detached]
     assert program.path == "/memfd:hidden/name"
     assert program.name.startswith("/proc/self/fd/")

@@ -9,10 +9,10 @@ import pytest
 
 from harness import containers
 from harness.engine import PROJECT, SLOW, PrivateEngine
-from jaula.features.record import reader
-from jaula.features.record.diff import program_of
-from jaula.features.record.document import Entry
-from jaula.features.record.reader import Record
+from jaula.features.record import record_reader
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_reader import Record
 
 SCRIPT = (
     "echo x > /tmp/known; /bin/cat /tmp/known; "
@@ -36,7 +36,7 @@ def recorded(engine: PrivateEngine, name: str, path: Path, mechanism: str, scrip
             assert process.returncode == 0, output + errors
         finally:
             process.kill()
-    record = reader.read(str(path))
+    record = record_reader.read(str(path))
     assert record.errors == []
     return record
 
@@ -179,7 +179,7 @@ def test_a_record_without_btf_says_why_it_sees_less(
             output, errors = each.communicate(timeout=60 * SLOW)
         assert each.returncode == 0, output + errors
     assert "not recorded by ebpf: this kernel has no /sys/kernel/btf/vmlinux" in errors
-    record = reader.read(str(tmp_path / "r"))
+    record = record_reader.read(str(tmp_path / "r"))
     assert record.header is not None
     assert record.header.mechanism == "fanotify"
 
@@ -192,7 +192,7 @@ def test_a_container_is_recorded_from_its_start_without_btf(
     with _without_btf(engine, *words) as each:
         output, errors = each.communicate(timeout=60 * SLOW)
     assert each.returncode == 0, output + errors
-    record = reader.read(str(tmp_path / "r"))
+    record = record_reader.read(str(tmp_path / "r"))
     assert record.header is not None
     assert record.header.mechanism == "seccomp"
     assert "/bin/cat" in {path for path, _ in executed(record)}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness import containers
 from harness.engine import PROJECT, SLOW, PrivateEngine
-from jaula.features.record import cgroup, document, reader
-from jaula.features.record.diff import program_of
-from jaula.features.record.document import Entry
-from jaula.features.record.reader import Record
+from jaula.features.record import record_document, record_reader, recorded_cgroup
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_reader import Record
 from jaula.kernel.poll import readable
 
 SECONDS = 30.0 * SLOW
@@ -48,7 +48,7 @@ class Recorder:
     def wait(self) -> Record:
         output, errors = self.process.communicate(timeout=SECONDS)
         assert self.process.returncode == 0, output + errors
-        record = reader.read(str(self.path))
+        record = record_reader.read(str(self.path))
         assert record.errors == []
         assert record.head.hash in output
         return record
@@ -163,7 +163,9 @@ def test_a_process_that_leaves_the_cgroup_stays_recorded(
         pid = containers.pid(engine, name)
         with recording(engine, name, tmp_path / "record") as recorder:
             assert recorder.path.exists()
-            hierarchy, path = cgroup.find(pid, containers.inspect(engine, name)["Id"])[0][1:]
+            hierarchy, path = recorded_cgroup.find(pid, containers.inspect(engine, name)["Id"])[0][
+                1:
+            ]
             root = Path("/sys/fs/cgroup", hierarchy)
             assert (root / path.lstrip("/")).is_dir()
             (root / "cgroup.procs").write_text(str(pid))
@@ -258,7 +260,7 @@ def test_a_killed_recorder_leaves_a_record_without_an_end(
         # Its programs are gone with it, and another record of the container is possible.
         with recording(engine, name, tmp_path / "next") as after:
             assert after.end().end is not None
-    record = reader.read(str(tmp_path / "record"))
+    record = record_reader.read(str(tmp_path / "record"))
     assert "/tmp/known" in paths(record)
     assert len(record.errors) == 1
     assert "no end" in record.errors[0]
@@ -282,7 +284,7 @@ def test_hostile_names_are_recorded_and_printed_as_escapes(
         record = recorder.end()
     hostile = "/tmp/a\x1b[2J\nx\\xff\\\\"
     assert hostile in paths(record)
-    assert document.bytes_of(hostile) == b"/tmp/a\x1b[2J\nx\xff\\"
+    assert record_document.bytes_of(hostile) == b"/tmp/a\x1b[2J\nx\xff\\"
     deep = [e for e in record.entries.values() if e.path.endswith("/deep")]
     assert deep
     assert deep[0].truncated

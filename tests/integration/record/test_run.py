@@ -13,15 +13,15 @@ import pytest
 from harness import containers
 from harness.containers import eventually, unique
 from harness.engine import PROJECT, SLOW, PrivateEngine
-from jaula.features.record import reader
-from jaula.features.record.diff import program_of
-from jaula.features.record.reader import Record
+from jaula.features.record import record_reader
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_reader import Record
 
 
 def complete(path: Path) -> Record:
     """Return the record of a file once it has its end."""
     eventually(lambda: path.exists() and b'"type":"end"' in path.read_bytes(), "the end")
-    record = reader.read(str(path))
+    record = record_reader.read(str(path))
     assert record.errors == []
     return record
 

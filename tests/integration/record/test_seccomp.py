@@ -14,10 +14,10 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.features.record import reader
-from jaula.features.record.diff import program_of
-from jaula.features.record.document import Entry
-from jaula.features.record.reader import Record
+from jaula.features.record import record_reader
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_reader import Record
 
 FLAGS = ("--record-mechanism", "seccomp")
 
@@ -30,7 +30,7 @@ def run(
 
 
 def read(path: Path) -> Record:
-    record = reader.read(str(path))
+    record = record_reader.read(str(path))
     assert record.errors == []
     return record
 
@@ -185,7 +185,7 @@ def test_calls_fail_when_the_recorder_is_killed(
         assert refused.returncode != 0
         assert "cannot reach the agent" in refused.stderr
         listener(engine, name).unlink()
-    assert "no end" in " ".join(reader.read(str(tmp_path / "record")).errors)
+    assert "no end" in " ".join(record_reader.read(str(tmp_path / "record")).errors)
 
 
 def test_a_restart_without_a_recorder_is_refused(

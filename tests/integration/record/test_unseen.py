@@ -14,12 +14,12 @@ import pytest
 
 from harness.engine import PrivateEngine
 from integration.record.test_kinds import directory, record, select
-from jaula.features.record import reader
-from jaula.features.record.cgroup import Cgroup
-from jaula.features.record.diff import program_of
-from jaula.features.record.document import OUTSIDE, Entry
+from jaula.features.record import record_reader
+from jaula.features.record.compare_records import program_of
 from jaula.features.record.ebpf import EbpfTracer
 from jaula.features.record.fanotify_tracer import FanotifyTracer, ProcTracer
+from jaula.features.record.record_document import OUTSIDE, Entry
+from jaula.features.record.recorded_cgroup import Cgroup
 from jaula.features.record.seccomp_tracer import SeccompTracer
 
 __all__ = ("directory",)  # a fixture
@@ -50,7 +50,7 @@ def operation(opcode, descriptor, address=0, offset=0, length=0):
 
 def executed(tmp_path: Path) -> dict[str, Entry]:
     """Return the executions by path, with a note if the file has no directory."""
-    found = reader.read(str(tmp_path / "script.record"))
+    found = record_reader.read(str(tmp_path / "script.record"))
     result = {}
     for entry in found.entries.values():
         if entry.kind == "exec":
@@ -252,7 +252,7 @@ assert os.read(read, 1) == b""  # the grandchild has ended
     outside = tmp_path / "outside"
     outside.write_text("")
     entries = record(directory, tmp_path, script, str(outside), str(path.parent / "cgroup.procs"))
-    found = reader.read(str(tmp_path / "script.record"))
+    found = record_reader.read(str(tmp_path / "script.record"))
     opened = select(entries, "file", path=str(outside))
     assert {os.path.basename(program_of(found, entry.program)[0]) for entry in opened} == {"cat"}
 
@@ -286,7 +286,7 @@ def test_every_record_says_what_is_not_seen(
     run = ("jaula", "run", "--rm", f"--record={path}", busybox, "true")
     done = engine.cli(*run)
     assert done.returncode == 0, done.stderr
-    header = reader.read(str(path)).header
+    header = record_reader.read(str(path)).header
     assert header is not None
     assert header.unseen == EbpfTracer.unseen
     shown = engine.cli("jaula", "record", "show", str(path)).stdout

@@ -12,7 +12,7 @@ import pytest
 
 from harness.container_runner import ContainerRunner
 from harness.engine import SPARE_SHIMS
-from jaula.runtime.client import Runtime
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
 
 

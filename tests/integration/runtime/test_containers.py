@@ -13,9 +13,9 @@ import pytest
 from harness.container_runner import ContainerRunner
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel.capabilities import read_status_masks
-from jaula.runtime.client import Runtime
-from jaula.runtime.protocol import AttachStream, ExecExited, OutOfMemory
-from jaula.spec import runtime as oci
+from jaula.runtime.runtime_client import Runtime
+from jaula.runtime.shim_protocol import AttachStream, ExecExited, OutOfMemory
+from jaula.spec import runtime_spec
 
 
 def test_a_program_runs_as_pid_1_with_every_namespace_of_its_own(runner: ContainerRunner) -> None:
@@ -96,7 +96,9 @@ def test_root_writes_to_a_bind_mount_as_its_owner_on_the_host(
             "sh",
             "-c",
             "echo hello > /data/file; stat -c %u /data/file",
-            mounts=(oci.Mount("/data", str(tmp_path), None, ("rbind", "rprivate", "idmap")),),
+            mounts=(
+                runtime_spec.Mount("/data", str(tmp_path), None, ("rbind", "rprivate", "idmap")),
+            ),
         )
         assert await box.output() == "0\n"
         await box.ended
@@ -140,7 +142,7 @@ def test_a_program_that_cannot_start_gives_dockers_exit_code(
     async def scene() -> None:
         with pytest.raises(RuntimeFailure) as caught:
             await runner.start(
-                *args, mounts=(oci.Mount("/data", str(tmp_path), None, ("bind", "idmap")),)
+                *args, mounts=(runtime_spec.Mount("/data", str(tmp_path), None, ("bind", "idmap")),)
             )
         assert caught.value.exit_code == code
         assert text in str(caught.value)
@@ -190,7 +192,7 @@ def test_exec_joins_every_namespace_and_reports_its_status(runner: ContainerRunn
         ours, theirs = socket.socketpair()
         await box.shim.exec(
             "e1",
-            oci.Process(
+            runtime_spec.Process(
                 cwd="/tmp",
                 args=(
                     "sh",
@@ -198,7 +200,7 @@ def test_exec_joins_every_namespace_and_reports_its_status(runner: ContainerRunn
                     "readlink /proc/self/ns/pid; pwd; ls /proc/self/fd | wc -l; exit 3",
                 ),
                 env=("PATH=/bin",),
-                capabilities=oci.Capabilities(),
+                capabilities=runtime_spec.Capabilities(),
             ),
             tty=False,
             fd=theirs.detach(),
@@ -228,8 +230,11 @@ def test_execs_that_would_fill_the_socket_are_executed_after_one_another(
 ) -> None:
     """A signal is not behind them: it is sent at once."""
     count, words = 24, "x" * 50_000  # the socket has about 200 KB
-    program = oci.Process(
-        cwd="/", args=("true",), env=("PATH=/bin", f"X={words}"), capabilities=oci.Capabilities()
+    program = runtime_spec.Process(
+        cwd="/",
+        args=("true",),
+        env=("PATH=/bin", f"X={words}"),
+        capabilities=runtime_spec.Capabilities(),
     )
 
     async def scene() -> None:
@@ -258,7 +263,7 @@ def test_an_oom_kill_is_reported(runner: ContainerRunner) -> None:
             "of=/dev/null",
             "bs=100M",
             "count=1",
-            resources=oci.Resources(memory=oci.Memory(limit=limit, swap=limit)),
+            resources=runtime_spec.Resources(memory=runtime_spec.Memory(limit=limit, swap=limit)),
         )
         record = await box.ended
         assert record.oom_killed
@@ -321,7 +326,7 @@ def test_a_working_directory_behind_a_link_to_a_descriptor_is_refused(
                 await runner.start(
                     "pwd",
                     cwd=f"/data/w{fd}",
-                    mounts=(oci.Mount("/data", str(tmp_path), None, ("bind", "idmap")),),
+                    mounts=(runtime_spec.Mount("/data", str(tmp_path), None, ("bind", "idmap")),),
                 )
 
     asyncio.run(scene())

@@ -21,9 +21,9 @@ from harness.birth import Point, Unreached
 from harness.cgroup_driver import cgroup_driver
 from harness.container_runner import ContainerRunner, make_spec
 from jaula.errors import NotFound, RuntimeFailure, Unavailable
-from jaula.runtime import client, protocol, zygote
-from jaula.runtime.client import Runtime, ShimLost
-from jaula.runtime.init import sync
+from jaula.runtime import runtime_client, shim_protocol, zygote
+from jaula.runtime.init import init_sync
+from jaula.runtime.runtime_client import Runtime, ShimLost
 from jaula.runtime_interfaces import runtime_interfaces
 
 LIMIT = 15.0  # seconds for a start to answer
@@ -41,12 +41,16 @@ class Start(NamedTuple):
 @pytest.fixture(scope="module", params=["spare shim", pytest.param("fork", marks=pytest.mark.slow)])
 def stopping(runner: ContainerRunner, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts with short limits, which wait at a point."""
-    assert sync.SYNC_TIMEOUT < protocol.helper_timeout(None) < protocol.start_timeout(None)
+    assert (
+        init_sync.SYNC_TIMEOUT
+        < shim_protocol.helper_timeout(None)
+        < shim_protocol.start_timeout(None)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zygote, "_IDLE", 0.0 if request.param == "spare shim" else None)
-        patch.setattr(sync, "SYNC_TIMEOUT", 1.0)
-        patch.setattr(protocol, "_HELPER_TIMEOUT", 2.0)
-        patch.setattr(protocol, "_REPORT_TIMEOUT", 4.0)
+        patch.setattr(init_sync, "SYNC_TIMEOUT", 1.0)
+        patch.setattr(shim_protocol, "_HELPER_TIMEOUT", 2.0)
+        patch.setattr(shim_protocol, "_REPORT_TIMEOUT", 4.0)
         point = birth.install(patch)
         runtime = Runtime.launch(runtime_interfaces)
         own = ContainerRunner(runner.base, runtime)
@@ -240,7 +244,7 @@ def test_holders_of_a_socket_are_killed_beside_a_file_without_a_name(tmp_path: P
     ):
         inode = os.fstat(theirs.fileno()).st_ino
         theirs.close()
-        client.kill_holders(inode, zygote_pid=-1)
+        runtime_client.kill_holders(inode, zygote_pid=-1)
         assert holder.wait(LIMIT) == -signal.SIGKILL
 
 
@@ -249,9 +253,9 @@ def test_an_engine_that_has_given_up_does_not_get_a_container(
 ) -> None:
     """The zygote is stopped; it forks the shim after the start has failed."""
     runner = stopping.runner
-    monkeypatch.setattr(client, "_CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(protocol, "_HELPER_TIMEOUT", 0.1)
-    monkeypatch.setattr(protocol, "_REPORT_TIMEOUT", 0.1)
+    monkeypatch.setattr(runtime_client, "_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(shim_protocol, "_HELPER_TIMEOUT", 0.1)
+    monkeypatch.setattr(shim_protocol, "_REPORT_TIMEOUT", 0.1)
     os.kill(runner.runtime.zygote_pid, signal.SIGSTOP)
     try:
         with pytest.raises(ShimLost):

@@ -14,7 +14,7 @@ from harness.container_runner import Container, ContainerRunner
 from jaula.errors import RuntimeFailure, Unavailable
 from jaula.logs.pod_log import PodLog
 from jaula.logs.reader.read import read
-from jaula.runtime.protocol import LogSetup
+from jaula.runtime.shim_protocol import LogSetup
 
 
 def setup(log: PodLog) -> LogSetup:

@@ -12,8 +12,8 @@ import pytest
 from harness import birth, containers
 from harness.container_runner import ContainerRunner
 from jaula.runtime import immortal, memory_layout, zygote
-from jaula.runtime.client import Runtime
 from jaula.runtime.interfaces import Interfaces
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime.shim import warm_up
 from jaula.runtime_interfaces import runtime_interfaces
 

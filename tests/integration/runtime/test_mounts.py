@@ -13,10 +13,10 @@ import pytest
 from harness.container_runner import ContainerRunner
 from jaula.errors import JaulaError
 from jaula.kernel.mounts import mount
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 
-def seen(runner: ContainerRunner, script: str, *mounts: oci.Mount, **spec: object) -> str:
+def seen(runner: ContainerRunner, script: str, *mounts: runtime_spec.Mount, **spec: object) -> str:
     """Return the output of a shell script in a container with these mounts."""
     texts: list[str] = []
 
@@ -29,7 +29,7 @@ def seen(runner: ContainerRunner, script: str, *mounts: oci.Mount, **spec: objec
     return texts[0]
 
 
-def refused(runner: ContainerRunner, *mounts: oci.Mount, **spec: object) -> str:
+def refused(runner: ContainerRunner, *mounts: runtime_spec.Mount, **spec: object) -> str:
     """Return why a container with these mounts does not start."""
 
     async def scene() -> None:
@@ -84,15 +84,17 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 def test_an_attribute_takes_effect(
     runner: ContainerRunner, tmp_path: Path, kind: str, option: str, expected: str
 ) -> None:
-    requested = oci.Mount("/data", str(tmp_path), kind, (option,))
+    requested = runtime_spec.Mount("/data", str(tmp_path), kind, (option,))
     assert expected in info(seen(runner, INFO, requested), "/data")[0]
 
 
 def test_recursive_attributes_apply_to_mounts_below(runner: ContainerRunner, tree: Path) -> None:
-    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", "rro", "rnosuid")))
+    text = seen(
+        runner, INFO, runtime_spec.Mount("/data", str(tree), None, ("rbind", "rro", "rnosuid"))
+    )
     for point in ("/data", "/data/below"):
         assert {"ro", "nosuid"} <= info(text, point)[0]
-    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", "ro")))
+    text = seen(runner, INFO, runtime_spec.Mount("/data", str(tree), None, ("rbind", "ro")))
     assert "ro" in info(text, "/data")[0]
     assert "rw" in info(text, "/data/below")[0]
 
@@ -102,30 +104,32 @@ def test_a_recursive_bind_is_read_only_and_its_opposite_writable(
 ) -> None:
     script = "echo x 2>/dev/null > /data/below/file && echo written || echo refused"
     for options, expected in ((("rbind", "rro"), "refused"), (("rbind", "rro", "rrw"), "written")):
-        assert expected in seen(runner, script, oci.Mount("/data", str(tree), None, options))
+        assert expected in seen(
+            runner, script, runtime_spec.Mount("/data", str(tree), None, options)
+        )
 
 
 def test_a_plain_bind_excludes_mounts_below(runner: ContainerRunner, tree: Path) -> None:
-    requested = oci.Mount("/data", str(tree), None, ("bind",))
+    requested = runtime_spec.Mount("/data", str(tree), None, ("bind",))
     assert seen(runner, "ls /data/below; cat /data/file", requested) == "top\n"
 
 
 def test_a_file_is_bound_on_a_created_file(runner: ContainerRunner, tree: Path) -> None:
-    requested = oci.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
+    requested = runtime_spec.Mount("/new/place/file", str(tree / "file"), "bind", ("ro",))
     assert seen(runner, "cat /new/place/file", requested) == "top\n"
 
 
 def test_idmap_is_of_one_mount_and_ridmap_of_the_tree(runner: ContainerRunner, tree: Path) -> None:
     script = "stat -c %u /data/file /data/below/file"
-    one = oci.Mount("/data", str(tree), None, ("rbind", "idmap"))
-    all_ = oci.Mount("/data", str(tree), None, ("rbind", "ridmap"))
+    one = runtime_spec.Mount("/data", str(tree), None, ("rbind", "idmap"))
+    all_ = runtime_spec.Mount("/data", str(tree), None, ("rbind", "ridmap"))
     assert seen(runner, script, one) == "0\n65534\n"
     assert seen(runner, script, all_) == "0\n0\n"
 
 
 def test_a_mount_has_mappings_of_its_own(runner: ContainerRunner, tree: Path) -> None:
-    rows = (oci.IDMapping(0, runner.first_id + 7, 1),)
-    requested = oci.Mount(
+    rows = (runtime_spec.IDMapping(0, runner.first_id + 7, 1),)
+    requested = runtime_spec.Mount(
         "/data", str(tree), "bind", ("bind", "idmap"), uid_mappings=rows, gid_mappings=rows
     )
     assert seen(runner, "stat -c %u:%g /data/file", requested) == "7:7\n"
@@ -145,7 +149,7 @@ def test_a_mount_has_mappings_of_its_own(runner: ContainerRunner, tree: Path) ->
 def test_propagation_matches_the_option(
     runner: ContainerRunner, tree: Path, option: str, expected: str
 ) -> None:
-    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", option)))
+    text = seen(runner, INFO, runtime_spec.Mount("/data", str(tree), None, ("rbind", option)))
     assert info(text, "/data")[1].startswith(expected)
     below = info(text, "/data/below")[1]
     assert below.startswith(expected) if option.startswith("r") else "unbindable" not in below
@@ -158,7 +162,7 @@ def test_no_bind_of_a_user_namespace_is_a_peer_of_a_mount_of_the_host(
     """The kernel attaches a peer in any namespace, and mounts in it would appear on the host."""
     subprocess.run(["mount", "--make-shared", str(tree / "below")], check=True)
     host = info(Path("/proc/self/mountinfo").read_text(), str(tree / "below"))[1].split()
-    text = seen(runner, INFO, oci.Mount("/data", str(tree), None, ("rbind", option)))
+    text = seen(runner, INFO, runtime_spec.Mount("/data", str(tree), None, ("rbind", option)))
     assert host and host[0].startswith("shared:")
     assert host[0] not in info(text, "/data/below")[1].split()
 
@@ -176,7 +180,7 @@ def test_a_slave_of_a_shared_mount_receives_later_mounts(
         box = await runner.start(
             *("sh", "-c", "read go; ls /data/late; cat /proc/self/mountinfo"),
             stdin=True,
-            mounts=(oci.Mount("/data", str(below), None, ("rbind", option)),),
+            mounts=(runtime_spec.Mount("/data", str(below), None, ("rbind", option)),),
         )
         mount(None, str(below / "late"), "tmpfs")
         (below / "late/arrived").write_text("")
@@ -196,10 +200,10 @@ def test_remount_changes_an_existing_mount(runner: ContainerRunner, tree: Path) 
     text = seen(
         runner,
         INFO,
-        oci.Mount("/data", str(tree), "bind", ("rbind",)),
-        oci.Mount("/data", str(tree), "bind", ("bind", "remount", "ro", "nosuid")),
-        oci.Mount("/scratch", "tmpfs", "tmpfs", ("size=1m",)),
-        oci.Mount("/scratch", "tmpfs", "tmpfs", ("remount", "size=2m", "noexec")),
+        runtime_spec.Mount("/data", str(tree), "bind", ("rbind",)),
+        runtime_spec.Mount("/data", str(tree), "bind", ("bind", "remount", "ro", "nosuid")),
+        runtime_spec.Mount("/scratch", "tmpfs", "tmpfs", ("size=1m",)),
+        runtime_spec.Mount("/scratch", "tmpfs", "tmpfs", ("remount", "size=2m", "noexec")),
     )
     assert {"ro", "nosuid"} <= info(text, "/data")[0]
     assert "noexec" in info(text, "/scratch")[0]
@@ -208,7 +212,9 @@ def test_remount_changes_an_existing_mount(runner: ContainerRunner, tree: Path) 
 
 def test_superblock_flags_are_set(runner: ContainerRunner) -> None:
     text = seen(
-        runner, INFO, oci.Mount("/scratch", "tmpfs", "tmpfs", ("sync", "dirsync", "size=1m"))
+        runner,
+        INFO,
+        runtime_spec.Mount("/scratch", "tmpfs", "tmpfs", ("sync", "dirsync", "size=1m")),
     )
     line = next(x for x in text.splitlines() if " /scratch " in x)
     assert {"sync", "dirsync"} <= set(line.split()[-1].split(","))
@@ -229,7 +235,7 @@ def test_tmpcopyup_keeps_modes_owners_links(runner: ContainerRunner) -> None:
         "stat -c %a /srv/deep; echo x 2>/dev/null > /srv/new && echo written || echo refused"
     )
     for options, end in ((("tmpcopyup",), "written"), (("tmpcopyup", "ro"), "refused")):
-        text = seen(runner, script, oci.Mount("/srv", "tmpfs", "tmpfs", options))
+        text = seen(runner, script, runtime_spec.Mount("/srv", "tmpfs", "tmpfs", options))
         assert text.splitlines() == ["4711 12:34 2", "text", "deep/file", "1770", end], text
 
 
@@ -240,7 +246,7 @@ def test_tmpcopyup_keeps_modes_owners_links(runner: ContainerRunner) -> None:
 def test_any_file_system_is_mounted(
     runner: ContainerRunner, kind: str, data: tuple[str, ...]
 ) -> None:
-    text = seen(runner, INFO, oci.Mount("/x", kind, kind, data))
+    text = seen(runner, INFO, runtime_spec.Mount("/x", kind, kind, data))
     assert info(text, "/x")[2] == kind
 
 
@@ -253,17 +259,17 @@ def test_overlay_with_a_long_list_of_layers(runner: ContainerRunner, tmp_path: P
         names.append(str(lab_visible / str(n)))
     for parent in (tmp_path, *tmp_path.parents[:3]):
         os.chmod(parent, os.stat(parent).st_mode | 0o711)
-    requested = oci.Mount("/x", "overlay", "overlay", (f"lowerdir={':'.join(names)}",))
+    requested = runtime_spec.Mount("/x", "overlay", "overlay", (f"lowerdir={':'.join(names)}",))
     assert seen(runner, "ls /x", requested).split() == ["f0", "f1", "f2", "f3"]
 
 
 def test_an_unknown_file_system_type_is_named(runner: ContainerRunner) -> None:
-    assert "nosuchfs" in refused(runner, oci.Mount("/x", "x", "nosuchfs"))
-    assert "has no type" in refused(runner, oci.Mount("/x", "x"))
+    assert "nosuchfs" in refused(runner, runtime_spec.Mount("/x", "x", "nosuchfs"))
+    assert "has no type" in refused(runner, runtime_spec.Mount("/x", "x"))
 
 
 def test_an_option_that_the_file_system_refuses_is_explained(runner: ContainerRunner) -> None:
-    output = refused(runner, oci.Mount("/x", "tmpfs", "tmpfs", ("nonsense=1",)))
+    output = refused(runner, runtime_spec.Mount("/x", "tmpfs", "tmpfs", ("nonsense=1",)))
     assert "nonsense" in output
 
 
@@ -275,7 +281,7 @@ def test_every_destination_is_below_the_root(
 ) -> None:
     if "/a/" in destination:
         (runner.layer / "a").mkdir(exist_ok=True)
-    requested = oci.Mount(destination, str(tree), "bind", ("ro",))
+    requested = runtime_spec.Mount(destination, str(tree), "bind", ("ro",))
     assert seen(runner, "cat /relative/place/file", requested) == "top\n"
 
 
@@ -286,7 +292,7 @@ def test_a_link_of_the_image_into_proc_is_refused(
     link = runner.layer / "trap"
     link.unlink(missing_ok=True)
     link.symlink_to(target)
-    output = refused(runner, oci.Mount("/trap", str(tree), "bind", ("ro",)))
+    output = refused(runner, runtime_spec.Mount("/trap", str(tree), "bind", ("ro",)))
     assert "proc" in output or "fd" in output or "sys" in output
     link.unlink()
 
@@ -295,7 +301,7 @@ def test_a_link_out_of_the_root_stays_inside(runner: ContainerRunner, tree: Path
     link = runner.layer / "out"
     link.unlink(missing_ok=True)
     link.symlink_to("../../../../made-inside-only")
-    requested = oci.Mount("/out/x", str(tree), "bind", ("ro",))
+    requested = runtime_spec.Mount("/out/x", str(tree), "bind", ("ro",))
     assert seen(runner, "cat /made-inside-only/x/file", requested) == "top\n"
     assert not Path("/made-inside-only").exists()
     link.unlink()

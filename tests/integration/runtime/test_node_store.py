@@ -8,8 +8,8 @@ import os
 import pytest
 
 from jaula.kernel import mounts, namespaces
-from jaula.runtime.create import devices
-from jaula.runtime.create.devices import Node
+from jaula.runtime.create import device_nodes
+from jaula.runtime.create.device_nodes import Node
 from jaula.runtime.init.step import NODES, NULL, RootfsContext
 
 
@@ -33,9 +33,9 @@ def _build(nodes: tuple[Node, ...], store: int, null: int) -> None:
 
 
 def test_nodes_are_attached_and_the_store_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = devices.device_nodes(())
-    store = devices.make_node_store(nodes, (0, 0))
-    null = os.open(devices.NULL_NAME, os.O_PATH | os.O_NOFOLLOW, dir_fd=store)
+    nodes = device_nodes.device_nodes(())
+    store = device_nodes.make_node_store(nodes, (0, 0))
+    null = os.open(device_nodes.NULL_NAME, os.O_PATH | os.O_NOFOLLOW, dir_fd=store)
     clone, refusals = mounts.clone_tree, [1]
 
     def like_linux_6_12(path: str, *, recursive: bool = False, dir_fd: int = -100) -> int:

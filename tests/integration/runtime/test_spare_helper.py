@@ -14,10 +14,10 @@ from harness import birth
 from harness.container_runner import Container, ContainerRunner
 from jaula.errors import RuntimeFailure
 from jaula.kernel.poll import readable
-from jaula.runtime import protocol
-from jaula.runtime.client import Runtime
+from jaula.runtime import shim_protocol
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 LIMIT = 15.0  # seconds
 
@@ -26,13 +26,13 @@ async def execute(box: Container, exec_id: str, *args: str) -> int:
     """Run a program in the container, and return its exit status."""
     await box.shim.exec(
         exec_id,
-        oci.Process("/", args, ("PATH=/bin",), capabilities=oci.Capabilities()),
+        runtime_spec.Process("/", args, ("PATH=/bin",), capabilities=runtime_spec.Capabilities()),
         tty=False,
     )
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         for event in box.events:
-            if isinstance(event, protocol.ExecExited) and event.exec_id == exec_id:
+            if isinstance(event, shim_protocol.ExecExited) and event.exec_id == exec_id:
                 return event.exit_code
         await asyncio.sleep(0.005)
     raise AssertionError(f"{exec_id} does not end")

@@ -17,9 +17,9 @@ from harness.cgroup_driver import cgroup_driver
 from harness.container_runner import Container, ContainerRunner
 from jaula.errors import NotFound
 from jaula.kernel.poll import readable
-from jaula.runtime.client import Runtime
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 LIMIT = 60.0  # seconds; the end of a namespace takes time on a busy machine
 VIEW = (
@@ -121,10 +121,12 @@ def test_limits_and_mounts_of_the_start_count(runner: ContainerRunner, tmp_path:
     (tmp_path / "file").write_text("volume\n")
     tmp_path.chmod(0o755)
     mounts = (
-        oci.Mount("/data", str(tmp_path), "bind", ("rbind", "ro")),
-        oci.Mount("/scratch", "tmpfs", "tmpfs", ("size=64k",)),
+        runtime_spec.Mount("/data", str(tmp_path), "bind", ("rbind", "ro")),
+        runtime_spec.Mount("/scratch", "tmpfs", "tmpfs", ("size=64k",)),
     )
-    limits = oci.Resources(pids=oci.Pids(17), memory=oci.Memory(limit=64 << 20))
+    limits = runtime_spec.Resources(
+        pids=runtime_spec.Pids(17), memory=runtime_spec.Memory(limit=64 << 20)
+    )
 
     async def scene() -> tuple[int, str]:
         waiting = Waiting(runner)
@@ -140,8 +142,8 @@ def test_limits_and_mounts_of_the_start_count(runner: ContainerRunner, tmp_path:
 @pytest.mark.parametrize(
     "other",
     [
-        {"mounts": (oci.Mount("/dev/shm", "shm", "tmpfs", ("nosuid",)),)},
-        {"mounts": (oci.Mount("/proc/extra", "tmpfs", "tmpfs"),), "expected": 125},
+        {"mounts": (runtime_spec.Mount("/dev/shm", "shm", "tmpfs", ("nosuid",)),)},
+        {"mounts": (runtime_spec.Mount("/proc/extra", "tmpfs", "tmpfs"),), "expected": 125},
         {"namespaces": ("pid", "network", "ipc", "mount", "user", "cgroup")},
         {"args": ("sh", "-c", ": " + "x" * 40_000)},
     ],
@@ -214,7 +216,7 @@ def test_nothing_is_left_of_one_that_is_given_up(runner: ContainerRunner, by: st
 
     async def scene() -> None:
         waiting = Waiting(own)
-        spec_ids = (oci.IDMapping(0, own.first_id, 65536),)
+        spec_ids = (runtime_spec.IDMapping(0, own.first_id, 65536),)
         sandbox = await own.runtime.sandbox(spec_ids)
         init = await own.spare_init("given-up", sandbox)
         cgroup = f"{own.cgroup_parent}/given-up"

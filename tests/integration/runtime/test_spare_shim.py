@@ -14,7 +14,7 @@ import pytest
 from harness import birth
 from harness.container_runner import ContainerRunner
 from jaula.kernel.poll import readable
-from jaula.runtime.client import Runtime
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
 
 LIMIT = 10.0  # seconds

@@ -12,10 +12,10 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.errors import RuntimeFailure
-from jaula.features.checkpoint.runtime.check import Expected
-from jaula.features.checkpoint.runtime.verify import verify
+from jaula.features.checkpoint.runtime.check_images import Expected
+from jaula.features.checkpoint.runtime.verify_restored import verify
 from jaula.kernel import mountinfo
-from jaula.kernel.apparmor import parse_current
+from jaula.kernel.apparmor_files import parse_current
 from jaula.kernel.mounts import MS
 
 KINDS = frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time"})

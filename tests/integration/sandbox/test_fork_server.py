@@ -16,10 +16,10 @@ import pytest
 
 from harness.containers import eventually
 from jaula.errors import Unavailable
-from jaula.sandbox import fork_server, worker
+from jaula.sandbox import fork_server, sandbox_worker
 from jaula.sandbox.fork_server import ForkServer
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import Worker, WorkerEnded
+from jaula.sandbox.sandbox_worker import Worker, WorkerEnded
+from jaula.sandbox.start_sandbox import Task
 
 ECHO = Task("jaula-test", "the test's bytes", "harness.sandboxed:echo")
 
@@ -27,7 +27,7 @@ ECHO = Task("jaula-test", "the test's bytes", "harness.sandboxed:echo")
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
     found = ForkServer()
-    monkeypatch.setattr(worker, "SERVER", found)
+    monkeypatch.setattr(sandbox_worker, "SERVER", found)
     yield found
     found.end_idle()
 
@@ -170,8 +170,8 @@ def test_server_and_processes_end_with_their_user() -> None:
     program = (
         "import sys, os, signal\n"
         f"sys.path[:0] = {[path for path in sys.path if path]!r}\n"
-        "from jaula.sandbox.start import Task\n"
-        "from jaula.sandbox.worker import Worker\n"
+        "from jaula.sandbox.start_sandbox import Task\n"
+        "from jaula.sandbox.sandbox_worker import Worker\n"
         f"worker = Worker(Task(*{tuple(ECHO)!r}))\n"
         "worker.call(b'')\n"
         "print(worker.pid, flush=True)\n"

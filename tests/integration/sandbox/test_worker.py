@@ -17,9 +17,9 @@ import pytest
 from harness import sandboxed
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel import landlock
-from jaula.sandbox.limits import Limits, Rights
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import Answer, Worker, WorkerCancelled, WorkerEnded
+from jaula.sandbox.sandbox_limits import Limits, Rights
+from jaula.sandbox.sandbox_worker import Answer, Worker, WorkerCancelled, WorkerEnded
+from jaula.sandbox.start_sandbox import Task
 
 MIB = 1 << 20
 
@@ -133,7 +133,7 @@ def test_landlock_refuses_abstract_sockets_that_the_filter_would_allow() -> None
 CONFINED = """
 import os
 from jaula.sandbox import confinement
-from jaula.sandbox.limits import Limits, Rights
+from jaula.sandbox.sandbox_limits import Limits, Rights
 confinement.enter((os.getuid(), os.getgid()), Limits(), Rights())
 os.write(1, b"confined")
 os.read(0, 1)

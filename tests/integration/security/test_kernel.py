@@ -18,14 +18,16 @@ from jaula.kernel import capabilities, namespaces
 from jaula.kernel import seccomp as kernel
 from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
-from jaula.security.capabilities import DEFAULT, mask, resolve
-from jaula.security.seccomp import seccomp
+from jaula.security.capability_sets import DEFAULT, mask, resolve
+from jaula.security.seccomp import seccomp_filter
 
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the i386 and x32 ABIs are of x86")
 
 
 def confine() -> None:
-    kernel.install(kernel.FilterProgram(seccomp.build(seccomp.default_profile(DEFAULT))))
+    kernel.install(
+        kernel.FilterProgram(seccomp_filter.build(seccomp_filter.default_profile(DEFAULT)))
+    )
 
 
 def test_capability_sets_are_read_back() -> None:
@@ -157,7 +159,7 @@ def test_the_podman_profile_of_this_machine_loads() -> None:
     if not os.path.exists(path):
         pytest.skip("containers-common is not installed")
     with open(path, "rb") as file:
-        program = seccomp.build(seccomp.from_docker(file.read(), DEFAULT))
+        program = seccomp_filter.build(seccomp_filter.from_docker(file.read(), DEFAULT))
 
     def act() -> None:
         kernel.install(program)

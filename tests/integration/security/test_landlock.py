@@ -15,13 +15,13 @@ from harness import landlock
 from harness.fork import child, refused
 from jaula.errors import JaulaError
 from jaula.kernel import landlock as kernel
-from jaula.kernel import mounts, namespaces, process
+from jaula.kernel import mounts, namespaces, process_calls
 from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime.init import landlock as runtime
-from jaula.security.landlock import Options, decide, parse
+from jaula.runtime.init import enter_landlock
+from jaula.security.landlock_ruleset import Options, decide, parse
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, encode_ruleset
-from jaula.spec.runtime import Mount
+from jaula.spec.runtime_spec import Mount
 
 ABI = landlock.abi()
 pytestmark = pytest.mark.skipif(ABI < 2, reason="this kernel has no Landlock of version 2")
@@ -29,9 +29,11 @@ VOLUME = Mount("/data", "bind", "/srv", ("rbind", "rw"))
 
 
 def enter(rules: Ruleset, *, joining: bool = False) -> None:
-    prepared = runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(rules)}, for_exec=joining)
+    prepared = enter_landlock.prepare(
+        {LANDLOCK_ANNOTATION: encode_ruleset(rules)}, for_exec=joining
+    )
     assert prepared is not None
-    runtime.restrict(prepared, runtime.open_rules(prepared))
+    enter_landlock.restrict(prepared, enter_landlock.open_rules(prepared))
 
 
 def rules(*words: str, readonly: bool = False, mounted: tuple[Mount, ...] = (VOLUME,)) -> Ruleset:
@@ -223,7 +225,7 @@ def test_no_new_privileges_suffices_without_capabilities(root: Path) -> None:
         pivot(root)
         os.setresuid(65534, 65534, 65534)
         refused(errno.EPERM, lambda: enter(rules()))
-        process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+        process_calls.prctl(process_calls.PR_SET_NO_NEW_PRIVS, 1)
         enter(rules())
 
     child(act)
@@ -301,19 +303,19 @@ def test_scopes_confine_signals_and_abstract_sockets() -> None:
 
 def test_a_joining_process_has_separate_rules() -> None:
     text = {LANDLOCK_ANNOTATION: encode_ruleset(rules())}
-    assert runtime.prepare(text, for_exec=False) is not None
-    assert runtime.prepare(text, for_exec=True) is None
+    assert enter_landlock.prepare(text, for_exec=False) is not None
+    assert enter_landlock.prepare(text, for_exec=True) is None
     assert (
-        runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(rules("exec"))}, for_exec=True)
+        enter_landlock.prepare({LANDLOCK_ANNOTATION: encode_ruleset(rules("exec"))}, for_exec=True)
         is not None
     )
-    assert runtime.prepare({}) is None
+    assert enter_landlock.prepare({}) is None
 
 
 def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
     later = Ruleset(handled_access_fs=kernel.supported_rights(ABI).access_fs + 1 << 1)
     with pytest.raises(JaulaError, match="Landlock ABI"):
-        runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(later)})
+        enter_landlock.prepare({LANDLOCK_ANNOTATION: encode_ruleset(later)})
 
 
 def test_a_domain_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from harness import loop_mount
 from jaula.config import Paths
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.layers.layer_store import LayerStore
 
 Tar = Callable[..., bytes]
 KINDS = {

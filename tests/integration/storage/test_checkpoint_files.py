@@ -9,8 +9,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.storage.checkpoint_files import extract, sparse_sink, write_volume
-from jaula.storage.tar.entry import SYMLINK
-from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.storage.tar.tar_entry import SYMLINK
+from jaula.storage.tar.tar_writer import TarWriter, new_entry
 from jaula.storage.trees import open_directory
 
 SPARSE = 64 << 20  # bytes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.features.checkpoint.store import CheckpointStore, Manifest
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore, Manifest
 from jaula.storage.filesystem_type import filesystem_name
 
 CONTAINER = "c" * 64

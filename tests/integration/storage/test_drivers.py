@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.daemon.engine import open_storage_driver
+from jaula.daemon.create_engine import open_storage_driver
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot
+from jaula.state.container_records import StorageDriverRecord
 from jaula.state.database import Database
-from jaula.state.records import StorageDriverRecord
-from jaula.storage.drivers.driver import open_root
+from jaula.storage.drivers.driver_choice import open_driver, select_driver
 from jaula.storage.drivers.overlay import probe
-from jaula.storage.drivers.table import open_driver, select_driver
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.drivers.storage_driver import open_root
+from jaula.storage.layers.layer_store import LayerStore
 
 Tar = Callable[..., bytes]
 ID = "c0ffee"

@@ -17,21 +17,21 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import FREE_SPACE, Unavailable
-from jaula.features.checkpoint import container_files as engine_files
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint import container_files
+from jaula.features.checkpoint.checkpoint_store import (
     CheckpointFiles,
     CheckpointStore,
     CheckpointVolume,
     Manifest,
 )
-from jaula.images.store.store import ImageStore
+from jaula.images.store.image_store import ImageStore
 from jaula.kernel import mounts
 from jaula.storage import checkpoint_files
-from jaula.storage.drivers.table import open_driver
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.drivers.driver_choice import open_driver
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.tree_copy import TreeCopy
 from jaula.storage.trees import open_directory
-from jaula.storage.volumes import VolumeStore
+from jaula.storage.volume_directories import VolumeStore
 
 Tar = Callable[..., bytes]
 MIB = 1 << 20
@@ -240,7 +240,7 @@ def test_copies_of_volumes_leave_the_reserve(disk: Path, small: Paths) -> None:
     images = disk / "checkpoint/images"
     images.mkdir(parents=True)
     with pytest.raises(Unavailable, match="cannot write the container's files: No space") as raised:
-        engine_files.begin_copies(services_of(volumes), record_of("data"), images)
+        container_files.begin_copies(services_of(volumes), record_of("data"), images)
     assert raised.value.hint == FREE_SPACE
 
 
@@ -259,7 +259,7 @@ def test_a_copy_of_a_volume_that_does_not_fit_ends_its_checkpoint(
     with pytest.raises(
         Unavailable, match="cannot copy the container's volumes: No space"
     ) as raised:
-        engine_files.write(services_of(volumes), record, images, {"data": copy})
+        container_files.write(services_of(volumes), record, images, {"data": copy})
     assert raised.value.hint == FREE_SPACE
 
 
@@ -274,7 +274,7 @@ def test_a_rollback_whose_files_do_not_fit_changes_no_volume(
     store = SimpleNamespace(files=lambda manifest: tmp_path)
     services = services_of(volumes, service=lambda make: store)
     with refused(disk, "cannot unpack entry 'file'"):
-        engine_files.stage(services, record_of("data"), manifest(held=held))
+        container_files.stage(services, record_of("data"), manifest(held=held))
     assert os.listdir(volume.path) == ["present"]
     assert services.snapshots.discarded == ["container"]
 

@@ -19,8 +19,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.storage.layers.store import LayerStore
-from jaula.storage.tar.reader import Limits
+from jaula.storage.layers.layer_store import LayerStore
+from jaula.storage.tar.tar_reader import Limits
 
 Tar = Callable[..., bytes]
 UP = "../" * 12

@@ -16,11 +16,11 @@ import pytest
 from harness import loop_mount
 from jaula.config import Paths
 from jaula.errors import Unsupported
-from jaula.kernel import btrfs, capabilities, quota
+from jaula.kernel import btrfs_ioctl, capabilities, quotactl
 from jaula.storage.drivers import project_quota
-from jaula.storage.drivers.driver import SnapshotDriver, open_root
-from jaula.storage.drivers.table import open_driver
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.drivers.driver_choice import open_driver
+from jaula.storage.drivers.storage_driver import SnapshotDriver, open_root
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.trees import open_directory
 
 Tar = Callable[..., bytes]
@@ -159,7 +159,7 @@ def test_a_container_has_a_project_that_its_removal_frees(
     foreign = project_quota._FIRST + 7
     (top / "foreign").mkdir()
     with open_directory(top / "foreign") as directory:
-        quota.set_project(directory, foreign)
+        quotactl.set_project(directory, foreign)
     numbers = [0, 0, 7, 1, 0]
     monkeypatch.setattr(secrets, "randbelow", lambda _: numbers.pop(0))
 
@@ -170,7 +170,7 @@ def test_a_container_has_a_project_that_its_removal_frees(
     def usage(id: int) -> tuple[int, int, int, int]:
         with open_directory(top) as directory:
             try:
-                found = quota.get(directory, id)
+                found = quotactl.get(directory, id)
             except FileNotFoundError:  # xfs has no record of an id without files
                 return 0, 0, 0, 0
         return (
@@ -230,7 +230,7 @@ def test_a_subvolume_created_inside_counts_towards_its_container(
     snapshots = make("btrfs", "btrfs")
     snapshots.create("c", layer(snapshots, tar), size=5 * MEGA)
     with open_root(snapshots.root("c")) as root:
-        btrfs.subvol_create(root, "inside")
+        btrfs_ioctl.subvol_create(root, "inside")
         inner = os.open("inside", os.O_RDONLY, dir_fd=root)
         assert fill(inner, "a", 40 * MEGA) <= 5 * MEGA
         os.close(inner)

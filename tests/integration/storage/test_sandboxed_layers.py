@@ -23,12 +23,12 @@ import pytest
 from harness import hostile_parser
 from harness.containers import eventually
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.sandbox.limits import Limits as SandboxLimits
-from jaula.sandbox.worker import Worker, WorkerEnded
+from jaula.sandbox.sandbox_limits import Limits as SandboxLimits
+from jaula.sandbox.sandbox_worker import Worker, WorkerEnded
 from jaula.storage import decompressor
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.tar import sandboxed
-from jaula.storage.tar.reader import Limits
+from jaula.storage.tar.tar_reader import Limits
 
 Tar = Callable[..., bytes]
 MIB = 1 << 20
@@ -307,7 +307,7 @@ def test_both_processes_have_no_right_while_they_work(
 
 _ENGINE = """
 import sys
-from jaula.sandbox.worker import Worker
+from jaula.sandbox.sandbox_worker import Worker
 from jaula.storage.tar import sandboxed
 from jaula.storage import decompressor
 sandboxed.TASK = sandboxed.TASK._replace(function="harness.hostile_parser:hang")

@@ -18,9 +18,9 @@ import pytest
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.storage.checkpoint_files import sparse_sink
-from jaula.storage.drivers.driver import ChangeKind, SnapshotDriver, open_root
-from jaula.storage.drivers.table import DRIVERS, open_driver
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.drivers.driver_choice import DRIVERS, open_driver
+from jaula.storage.drivers.storage_driver import ChangeKind, SnapshotDriver, open_root
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.trees import remove_tree, walk
 
 Tar = Callable[..., bytes]

@@ -13,7 +13,7 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import ClientGone, CorruptState, InvalidRequest, NotFound
-from jaula.storage.volumes import VolumeStore
+from jaula.storage.volume_directories import VolumeStore
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from jaula.api.http.server import Server
+from jaula.api.http.api_server import Server
 from unit.api.memory_engine import Access, MemoryEngine
 
 

@@ -17,9 +17,15 @@ from jaula.errors import (
     NotModified,
     RuntimeFailure,
 )
-from jaula.features.build.options import BuildOptions, PruneOptions
-from jaula.images.platform import format_platform
-from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
+from jaula.features.build.build_options import BuildOptions, PruneOptions
+from jaula.images.image_platform import format_platform
+from jaula.spec.api_documents import (
+    ContainerCreate,
+    ContainerUpdate,
+    ExecCreate,
+    RegistryAuth,
+    VolumeCreate,
+)
 from jaula.spec.api_params import (
     AttachOptions,
     ContainerCreated,
@@ -27,7 +33,7 @@ from jaula.spec.api_params import (
     SendStream,
     WaitResult,
 )
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 from jaula.storage.path_resolve import PathStat
 
 Document = dict[str, Any]

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from jaula.errors import InvalidRequest, StepFailed
-from jaula.features.build.options import BuildOptions
+from jaula.features.build.build_options import BuildOptions
 from unit.api.client import Served, served
 
 

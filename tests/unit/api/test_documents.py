@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.spec import detach_keys
-from jaula.spec.api import (
+from jaula.spec.api_documents import (
     ContainerCreate,
     ContainerUpdate,
     ExecCreate,

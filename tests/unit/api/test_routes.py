@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from jaula.api.http import request
+from jaula.api.http import http_request
 from jaula.spec.decode import decode
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 from unit.api.client import Served, served
 
 
@@ -103,7 +103,7 @@ def test_a_long_document_is_decoded_beside_the_event_loop(
         outside.append(threading.current_thread() is not own)
         return decode(data, kind)
 
-    monkeypatch.setattr(request, "decode", recorded)
+    monkeypatch.setattr(http_request, "decode", recorded)
 
     async def test(server: Served) -> None:
         client = await server.client()
@@ -133,7 +133,7 @@ def test_long_documents_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatc
         active.pop()
         return decode(data, kind)
 
-    monkeypatch.setattr(request, "decode", recorded)
+    monkeypatch.setattr(http_request, "decode", recorded)
 
     async def test(server: Served) -> None:
         clients = [await server.client() for _ in range(4)]

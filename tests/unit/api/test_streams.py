@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from jaula.api.http import server as servers
+from jaula.api.http import api_server
 from jaula.errors import Unavailable
 from jaula.spec.api_params import LogOptions, WaitResult
 from unit.api.client import Client, Served, eventually, served
@@ -195,16 +195,16 @@ def test_a_reader_that_leaves_ends_a_followed_log() -> None:
 def test_a_half_closed_reader_keeps_reading_until_it_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(api_server, "SWEEP_SECONDS", 0.001)
     sweeps = 0
-    sweep = servers.Server._sweep
+    sweep = api_server.Server._sweep
 
-    def counted(server: servers.Server) -> None:
+    def counted(server: api_server.Server) -> None:
         nonlocal sweeps
         sweeps += 1
         sweep(server)
 
-    monkeypatch.setattr(servers.Server, "_sweep", counted)
+    monkeypatch.setattr(api_server.Server, "_sweep", counted)
 
     async def test(server: Served) -> None:
         client = await _container(server)

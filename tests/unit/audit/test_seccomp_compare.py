@@ -10,10 +10,10 @@ from msgspec import structs
 
 from jaula.features.verify.seccomp_compare import decode, more_permissive, run
 from jaula.kernel.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
-from jaula.security.capabilities import resolve
+from jaula.security.capability_sets import resolve
 from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble
-from jaula.security.seccomp.seccomp import build, default_profile
-from jaula.spec.runtime import Syscall
+from jaula.security.seccomp.seccomp_filter import build, default_profile
+from jaula.spec.runtime_spec import Syscall
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
 

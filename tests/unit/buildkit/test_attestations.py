@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
-from jaula.features.build.buildkit.attestations import attestation_request, recorded_arguments
-from jaula.features.build.options import ProvenanceOptions
+from jaula.features.build.build_options import ProvenanceOptions
+from jaula.features.build.buildkit.attest_options import attestation_request, recorded_arguments
 
 
 def provenance(text: str) -> ProvenanceOptions | None:

@@ -10,14 +10,14 @@ import pytest
 
 from harness.content_service import SERVICE, ContentService, digest_of
 from jaula.errors import InvalidRequest, NotFound, Unavailable
-from jaula.features.build.builder.session import ContentStore
-from jaula.features.build.buildkit.proto import session_pb2 as pb
-from jaula.features.build.buildkit.session import LIMITS, ClientSession
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
-from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import Call, Method, Server
-from jaula.spec.image import LAYER_TAR, Descriptor
+from jaula.features.build.builder.build_session import ContentStore
+from jaula.features.build.buildkit.buildkit_session import LIMITS, ClientSession
+from jaula.features.build.buildkit.proto import session_pb2
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.grpc_server import Call, Method, Server
+from jaula.grpc.grpc_status import Code, GrpcError
+from jaula.grpc.http2_connection import Limits
+from jaula.spec.image_documents import LAYER_TAR, Descriptor
 from jaula.spec.protobuf import decoder
 
 DATA = bytes(range(256)) * 12_000  # three messages of a write
@@ -102,8 +102,8 @@ def test_a_write_that_the_client_refuses_fails() -> None:
 
 
 def test_a_client_that_ends_a_call_early_or_sends_garbage_fails_it() -> None:
-    async def end(call: Call) -> AsyncIterator[pb.WriteContentResponse]:
-        for response in list[pb.WriteContentResponse]():
+    async def end(call: Call) -> AsyncIterator[session_pb2.WriteContentResponse]:
+        for response in list[session_pb2.WriteContentResponse]():
             yield response
 
     class Garbage:
@@ -114,10 +114,10 @@ def test_a_client_that_ends_a_call_early_or_sends_garbage_fails_it() -> None:
         await call.receive()
         yield Garbage()
 
-    async def full(call: Call) -> AsyncIterator[pb.WriteContentResponse]:
+    async def full(call: Call) -> AsyncIterator[session_pb2.WriteContentResponse]:
         await call.receive()
         raise GrpcError(Code.RESOURCE_EXHAUSTED, "no space left")
-        yield pb.WriteContentResponse()
+        yield session_pb2.WriteContentResponse()
 
     async def ended(store: ContentStore) -> None:
         with pytest.raises(Unavailable):
@@ -133,10 +133,10 @@ def test_a_client_that_ends_a_call_early_or_sends_garbage_fails_it() -> None:
         with pytest.raises(Unavailable, match="no space left"):
             await store.write(blob(DATA), chunks(DATA))
 
-    write = decoder(pb.WriteContentRequest)
+    write = decoder(session_pb2.WriteContentRequest)
     asked({SERVICE + "Write": Method(write, streaming=end)}, ended)
     asked({SERVICE + "Write": Method(write, streaming=full)}, exhausted)
-    read = decoder(pb.ReadContentRequest)
+    read = decoder(session_pb2.ReadContentRequest)
     methods = {SERVICE + name: Method(read, streaming=garbage) for name in ("Info", "Read")}
     asked(methods, damaged)
 

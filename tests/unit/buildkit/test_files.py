@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.features.build.builder.session import ExtraFile
+from jaula.features.build.builder.build_session import ExtraFile
 from jaula.features.build.buildkit.file_receiver import (
     DEVICE,
     DIRECTORY,

@@ -16,7 +16,7 @@ def test_the_generated_modules_are_those_of_the_proto_files() -> None:
 
 def test_an_engine_that_never_builds_loads_neither_grpc_nor_protobuf() -> None:
     script = (
-        "import sys, jaula.api.http.server, jaula.api.routes, jaula.engine.engine\n"
+        "import sys, jaula.api.http.api_server, jaula.api.routes, jaula.engine.engine\n"
         "print([n for n in ('h2', 'google.protobuf', 'jaula.grpc', "
         "'jaula.features.build.buildkit', 'jaula.features.kubernetes.cri') "
         "if n in sys.modules])"

@@ -9,8 +9,17 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.features.build.build_options import (
+    Annotation,
+    BuildExport,
+    BuildOptions,
+    CacheExport,
+    ClientCache,
+    LocalDirectories,
+)
+from jaula.features.build.buildkit.buildkit_server import _exports
 from jaula.features.build.buildkit.definition import RESULT, result_of
-from jaula.features.build.buildkit.options import (
+from jaula.features.build.buildkit.frontend_options import (
     build_export,
     cache_exports,
     cache_imports,
@@ -20,16 +29,7 @@ from jaula.features.build.buildkit.options import (
 from jaula.features.build.buildkit.proto.control_pb2 import Exporter, SolveRequest
 from jaula.features.build.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
 from jaula.features.build.buildkit.proto.types_pb2 import CacheOptionsEntry
-from jaula.features.build.buildkit.server import _exports
-from jaula.features.build.options import (
-    Annotation,
-    BuildExport,
-    BuildOptions,
-    CacheExport,
-    ClientCache,
-    LocalDirectories,
-)
-from jaula.spec.api import Ulimit
+from jaula.spec.api_documents import Ulimit
 from jaula.spec.layer_compression import LayerCompression
 
 REF = {"Type": "registry", "Attrs": {"ref": "a"}}

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.features.build.buildkit import session as module
-from jaula.features.build.buildkit import session_stream
-from jaula.features.build.buildkit.proto import session_pb2 as pb
-from jaula.features.build.buildkit.session import LIMITS, ClientSession
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
-from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import Call, Method, Server
-from jaula.spec.api import RegistryAuth
+from jaula.features.build.buildkit import buildkit_session, session_stream
+from jaula.features.build.buildkit.buildkit_session import LIMITS, ClientSession
+from jaula.features.build.buildkit.proto import session_pb2
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.grpc_server import Call, Method, Server
+from jaula.grpc.grpc_status import Code, GrpcError
+from jaula.grpc.http2_connection import Limits
+from jaula.spec.api_documents import RegistryAuth
 from jaula.spec.protobuf import decoder
 
 SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
@@ -54,16 +53,18 @@ def asked(methods: dict[str, Method], test: Test) -> None:
 
 
 def test_a_secret_that_is_missing_is_none() -> None:
-    async def secret(call: Call, request: pb.GetSecretRequest) -> pb.GetSecretResponse:
+    async def secret(
+        call: Call, request: session_pb2.GetSecretRequest
+    ) -> session_pb2.GetSecretResponse:
         if request.ID != "known":
             raise GrpcError(Code.NOT_FOUND, "no such secret")
-        return pb.GetSecretResponse(data=b"value")
+        return session_pb2.GetSecretResponse(data=b"value")
 
     async def test(session: ClientSession) -> None:
         assert await session.secret("known") == b"value"
         assert await session.secret("other") is None
 
-    asked({SECRET: Method(decoder(pb.GetSecretRequest), unary=secret)}, test)
+    asked({SECRET: Method(decoder(session_pb2.GetSecretRequest), unary=secret)}, test)
 
 
 def test_a_client_without_a_service_has_nothing(tmp_path: Path) -> None:
@@ -78,12 +79,14 @@ def test_a_client_without_a_service_has_nothing(tmp_path: Path) -> None:
 
 
 def test_credentials_are_those_of_the_registry() -> None:
-    async def credentials(call: Call, request: pb.CredentialsRequest) -> pb.CredentialsResponse:
+    async def credentials(
+        call: Call, request: session_pb2.CredentialsRequest
+    ) -> session_pb2.CredentialsResponse:
         known = {
-            "registry-1.docker.io": pb.CredentialsResponse(Username="hub", Secret="p"),
-            "example.org": pb.CredentialsResponse(Secret="token"),
+            "registry-1.docker.io": session_pb2.CredentialsResponse(Username="hub", Secret="p"),
+            "example.org": session_pb2.CredentialsResponse(Secret="token"),
         }
-        return known.get(request.Host, pb.CredentialsResponse())
+        return known.get(request.Host, session_pb2.CredentialsResponse())
 
     async def test(session: ClientSession) -> None:
         hub = RegistryAuth(username="hub", password="p")
@@ -91,21 +94,23 @@ def test_credentials_are_those_of_the_registry() -> None:
         assert await session.credentials("example.org") == RegistryAuth(identity_token="token")
         assert await session.credentials("other.org") is None
 
-    asked({AUTH: Method(decoder(pb.CredentialsRequest), unary=credentials)}, test)
+    asked({AUTH: Method(decoder(session_pb2.CredentialsRequest), unary=credentials)}, test)
 
 
 def test_the_agent_has_a_stream_in_both_directions() -> None:
     ids = []
 
-    async def agent(call: Call) -> AsyncIterator[pb.BytesMessage]:
+    async def agent(call: Call) -> AsyncIterator[session_pb2.BytesMessage]:
         ids.append(call.headers["buildkit.ssh.id"])
         while (message := await call.receive()) is not None:
-            yield pb.BytesMessage(data=message.data.upper())
+            yield session_pb2.BytesMessage(data=message.data.upper())
 
-    async def check(call: Call, request: pb.CheckAgentRequest) -> pb.CheckAgentResponse:
+    async def check(
+        call: Call, request: session_pb2.CheckAgentRequest
+    ) -> session_pb2.CheckAgentResponse:
         if request.ID != "default":
             raise GrpcError(Code.UNKNOWN, "unset ssh forward key")
-        return pb.CheckAgentResponse()
+        return session_pb2.CheckAgentResponse()
 
     async def test(session: ClientSession) -> None:
         assert await session.has_agent("default")
@@ -120,26 +125,26 @@ def test_the_agent_has_a_stream_in_both_directions() -> None:
         assert ids == ["default"]
 
     methods = {
-        AGENT: Method(decoder(pb.BytesMessage), streaming=agent),
-        CHECK: Method(decoder(pb.CheckAgentRequest), unary=check),
+        AGENT: Method(decoder(session_pb2.BytesMessage), streaming=agent),
+        CHECK: Method(decoder(session_pb2.CheckAgentRequest), unary=check),
     }
     asked(methods, test)
 
 
 def test_an_upload_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def pull(call: Call) -> AsyncIterator[pb.BytesMessage]:
+    async def pull(call: Call) -> AsyncIterator[session_pb2.BytesMessage]:
         assert (call.headers["urlpath"], call.headers["urlhost"]) == ("/id", "buildkit-session")
         for _ in range(5):
-            yield pb.BytesMessage(data=b"x" * 1000)
+            yield session_pb2.BytesMessage(data=b"x" * 1000)
 
     async def test(session: ClientSession) -> None:
         assert b"".join([part async for part in session.upload("/id")]) == b"x" * 5000
-        monkeypatch.setattr(module, "_UPLOAD_LIMIT", 3000)
+        monkeypatch.setattr(buildkit_session, "_UPLOAD_LIMIT", 3000)
         with pytest.raises(InvalidRequest, match="exceeds the limit"):
             async for _ in session.upload("/id"):
                 pass
 
-    asked({UPLOAD: Method(decoder(pb.BytesMessage), streaming=pull)}, test)
+    asked({UPLOAD: Method(decoder(session_pb2.BytesMessage), streaming=pull)}, test)
 
 
 async def chunks() -> AsyncIterator[bytes]:
@@ -151,11 +156,11 @@ def test_a_file_is_sent_with_its_values() -> None:
     got = bytearray()
     headers = {}
 
-    async def receive(call: Call) -> AsyncIterator[pb.BytesMessage]:
+    async def receive(call: Call) -> AsyncIterator[session_pb2.BytesMessage]:
         headers.update(call.headers)
         while (message := await call.receive()) is not None:
             got.extend(message.data)
-        for message in list[pb.BytesMessage]():
+        for message in list[session_pb2.BytesMessage]():
             yield message
 
     async def test(session: ClientSession) -> None:
@@ -164,19 +169,19 @@ def test_a_file_is_sent_with_its_values() -> None:
         assert headers["buildkit-attachable-exporter-id"] == "3"
         assert headers["exporter-md-image.name"] == "x:1"
 
-    asked({SEND: Method(decoder(pb.BytesMessage), streaming=receive)}, test)
+    asked({SEND: Method(decoder(session_pb2.BytesMessage), streaming=receive)}, test)
 
 
 def test_a_client_that_refuses_a_file_fails_the_export() -> None:
-    async def refuse(call: Call) -> AsyncIterator[pb.BytesMessage]:
+    async def refuse(call: Call) -> AsyncIterator[session_pb2.BytesMessage]:
         raise GrpcError(Code.UNKNOWN, "disk is full")
-        yield pb.BytesMessage()
+        yield session_pb2.BytesMessage()
 
     async def test(session: ClientSession) -> None:
         with pytest.raises(Unavailable, match="disk is full"):
             await session.send_file(0, {}, chunks())
 
-    asked({SEND: Method(decoder(pb.BytesMessage), streaming=refuse)}, test)
+    asked({SEND: Method(decoder(session_pb2.BytesMessage), streaming=refuse)}, test)
 
 
 def test_a_directory_is_sent_as_it_is_asked_for(tmp_path: Path) -> None:
@@ -186,18 +191,18 @@ def test_a_directory_is_sent_as_it_is_asked_for(tmp_path: Path) -> None:
     got: dict[int, bytes] = {}
     names = []
 
-    async def receive(call: Call) -> AsyncIterator[pb.Packet]:
+    async def receive(call: Call) -> AsyncIterator[session_pb2.Packet]:
         while (packet := await call.receive()) is not None and packet.HasField("stat"):
             names.append(packet.stat.path)
         for number in (2, 1):
-            yield pb.Packet(type=pb.Packet.PACKET_REQ, ID=number)
+            yield session_pb2.Packet(type=session_pb2.Packet.PACKET_REQ, ID=number)
         open_files = 2
         while open_files:
             packet = await call.receive()
             got[packet.ID] = got.get(packet.ID, b"") + packet.data
             open_files -= not packet.data
-        yield pb.Packet(type=pb.Packet.PACKET_FIN)
-        assert (await call.receive()).type == pb.Packet.PACKET_FIN
+        yield session_pb2.Packet(type=session_pb2.Packet.PACKET_FIN)
+        assert (await call.receive()).type == session_pb2.Packet.PACKET_FIN
 
     async def test(session: ClientSession) -> None:
         root = os.open(tmp_path, os.O_RDONLY)
@@ -208,7 +213,7 @@ def test_a_directory_is_sent_as_it_is_asked_for(tmp_path: Path) -> None:
         assert names == [b"d", b"d/f", b"g"]
         assert got == {1: b"y" * 100_000, 2: b"g"}
 
-    asked({SEND: Method(decoder(pb.Packet), streaming=receive)}, test)
+    asked({SEND: Method(decoder(session_pb2.Packet), streaming=receive)}, test)
 
 
 @pytest.mark.parametrize("number", [7, 0])
@@ -217,8 +222,8 @@ def test_a_directory_is_not_sent_to_a_client_that_asks_for_more(
 ) -> None:
     (tmp_path / "d").mkdir()
 
-    async def receive(call: Call) -> AsyncIterator[pb.Packet]:
-        yield pb.Packet(type=pb.Packet.PACKET_REQ, ID=number)
+    async def receive(call: Call) -> AsyncIterator[session_pb2.Packet]:
+        yield session_pb2.Packet(type=session_pb2.Packet.PACKET_REQ, ID=number)
         await asyncio.Event().wait()
 
     async def test(session: ClientSession) -> None:
@@ -229,21 +234,23 @@ def test_a_directory_is_not_sent_to_a_client_that_asks_for_more(
         finally:
             os.close(root)
 
-    asked({SEND: Method(decoder(pb.Packet), streaming=receive)}, test)
+    asked({SEND: Method(decoder(session_pb2.Packet), streaming=receive)}, test)
 
 
 def test_a_silent_client_fails_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(buildkit_session, "IDLE_TIMEOUT", 0.1)
     monkeypatch.setattr(session_stream, "IDLE_TIMEOUT", 0.1)
-    monkeypatch.setattr(module, "_CALL_TIMEOUT", 0.1)
+    monkeypatch.setattr(buildkit_session, "_CALL_TIMEOUT", 0.1)
 
-    async def wait(call: Call) -> AsyncIterator[pb.Packet]:
+    async def wait(call: Call) -> AsyncIterator[session_pb2.Packet]:
         await asyncio.Event().wait()
-        yield pb.Packet()
+        yield session_pb2.Packet()
 
-    async def silent(call: Call, request: pb.GetSecretRequest) -> pb.GetSecretResponse:
+    async def silent(
+        call: Call, request: session_pb2.GetSecretRequest
+    ) -> session_pb2.GetSecretResponse:
         await asyncio.Event().wait()
-        return pb.GetSecretResponse()
+        return session_pb2.GetSecretResponse()
 
     async def test(session: ClientSession) -> None:
         with pytest.raises(Unavailable):
@@ -255,9 +262,9 @@ def test_a_silent_client_fails_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path
                 pass
 
     methods = {
-        SECRET: Method(decoder(pb.GetSecretRequest), unary=silent),
-        "/moby.filesync.v1.FileSync/DiffCopy": Method(decoder(pb.Packet), streaming=wait),
-        UPLOAD: Method(decoder(pb.BytesMessage), streaming=wait),
+        SECRET: Method(decoder(session_pb2.GetSecretRequest), unary=silent),
+        "/moby.filesync.v1.FileSync/DiffCopy": Method(decoder(session_pb2.Packet), streaming=wait),
+        UPLOAD: Method(decoder(session_pb2.BytesMessage), streaming=wait),
     }
     asked(methods, test)
 
@@ -276,10 +283,10 @@ def test_a_session_that_is_gone_says_so() -> None:
 def test_patterns_that_are_not_ascii_are_escaped(tmp_path: Path) -> None:
     headers = {}
 
-    async def sync(call: Call) -> AsyncIterator[pb.Packet]:
+    async def sync(call: Call) -> AsyncIterator[session_pb2.Packet]:
         headers.update(call.headers)
         raise GrpcError(Code.NOT_FOUND, "no access")
-        yield pb.Packet()
+        yield session_pb2.Packet()
 
     async def test(session: ClientSession) -> None:
         async def report(document: object) -> None:
@@ -292,4 +299,11 @@ def test_patterns_that_are_not_ascii_are_escaped(tmp_path: Path) -> None:
         assert headers["exclude-patterns"] == "%FF"
         assert headers["dir-name"] == "context"
 
-    asked({"/moby.filesync.v1.FileSync/DiffCopy": Method(decoder(pb.Packet), streaming=sync)}, test)
+    asked(
+        {
+            "/moby.filesync.v1.FileSync/DiffCopy": Method(
+                decoder(session_pb2.Packet), streaming=sync
+            )
+        },
+        test,
+    )

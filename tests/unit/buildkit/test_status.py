@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from jaula.features.build.buildkit.proto.control_pb2 import StatusResponse
-from jaula.features.build.buildkit.status import BuildStatus, StoredProgress
+from jaula.features.build.buildkit.vertex_status import BuildStatus, StoredProgress
 
 
 def taken(status: BuildStatus, *messages: dict[str, Any]) -> StatusResponse:

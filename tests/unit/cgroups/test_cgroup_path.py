@@ -17,7 +17,7 @@ from jaula.cgroups.cgroup_path import (
     parent_path,
     resolve,
 )
-from jaula.cgroups.v2 import driver as v2driver
+from jaula.cgroups.v2 import driver_v2
 from jaula.errors import InvalidRequest, Unsupported
 
 USER = "/user.slice/user-1000.slice/user@1000.service"
@@ -144,10 +144,10 @@ def test_any_input_gives_a_valid_path_or_an_error(path: str, systemd: bool, root
 
 
 def test_common_ancestor() -> None:
-    assert v2driver.common_ancestor("/a/b/c", "/a/b/d/e") == "/a/b"
-    assert v2driver.common_ancestor("/a/b", "/a/b/c") == "/a/b"
-    assert v2driver.common_ancestor("/", "/a") == ""
-    assert v2driver.common_ancestor("/ab", "/a") == ""
+    assert driver_v2.common_ancestor("/a/b/c", "/a/b/d/e") == "/a/b"
+    assert driver_v2.common_ancestor("/a/b", "/a/b/c") == "/a/b"
+    assert driver_v2.common_ancestor("/", "/a") == ""
+    assert driver_v2.common_ancestor("/ab", "/a") == ""
 
 
 ID = "0123456789abcdef" * 4

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.cgroups import device_rules, hugetlb_page_size, null_driver
-from jaula.cgroups.device_rules import DEFAULT_DEVICES, with_default_devices
-from jaula.cgroups.events import events_document
-from jaula.cgroups.files import FileWrite
-from jaula.cgroups.protocol import (
+from jaula.cgroups.cgroup_driver import (
     BlkioStats,
     CpuStats,
     HugetlbStats,
@@ -20,13 +17,16 @@ from jaula.cgroups.protocol import (
     PressureLine,
     Stats,
 )
+from jaula.cgroups.cgroup_files import FileWrite
+from jaula.cgroups.cgroup_stats import events_document
+from jaula.cgroups.device_rules import DEFAULT_DEVICES, with_default_devices
 from jaula.cgroups.rdma import Rdma as RdmaController
-from jaula.cgroups.v1 import blkio, cpu
-from jaula.cgroups.v1.hugetlb import Hugetlb
-from jaula.cgroups.v1.network import NetCls, NetPrio
+from jaula.cgroups.v1 import blkio, cpu_v1
+from jaula.cgroups.v1.hugetlb_v1 import Hugetlb
+from jaula.cgroups.v1.net_cls_v1 import NetCls, NetPrio
 from jaula.cgroups.v2 import pressure, unified
 from jaula.errors import InvalidRequest, NotAuthorized, Unsupported
-from jaula.spec.runtime import (
+from jaula.spec.runtime_spec import (
     CPU,
     DeviceCgroup,
     HugepageLimit,
@@ -179,8 +179,8 @@ def test_v1_time_by_cpu() -> None:
         "cpuacct.usage_percpu": "5 7 ",
         "cpuacct.usage_all": "cpu user system\n0 1 2\n1 3 4\nodd\n",
     }
-    assert cpu.by_cpu(files.get) == ((5, 7), (1, 3), (2, 4))
-    assert cpu.by_cpu(NOTHING) == ((), (), ())
+    assert cpu_v1.by_cpu(files.get) == ((5, 7), (1, 3), (2, 4))
+    assert cpu_v1.by_cpu(NOTHING) == ((), (), ())
 
 
 def test_the_events_document_has_runc_s_names() -> None:

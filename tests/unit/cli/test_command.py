@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table
+from jaula.cli import command_parser, command_table
 from jaula.cli.cli_errors import UsageError
 from jaula.cli.command_parser import Command, Flag, parse
 
@@ -153,4 +152,4 @@ def test_a_wrong_number_of_arguments_is_refused() -> None:
     made.path = "test"
     for words in ([], ["a", "b"]):
         with pytest.raises(UsageError, match="requires exactly 1 argument"):
-            cli_command.check_arguments(parse(made, words))
+            command_parser.check_arguments(parse(made, words))

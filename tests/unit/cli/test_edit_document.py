@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jaula.cli.cli_errors import CliError
-from jaula.features.edit.cli import document as edit_document
+from jaula.features.edit.cli import edit_document
 
 DOCUMENT: dict[str, Any] = {
     "Version": "v",

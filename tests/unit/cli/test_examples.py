@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.engine import PROJECT
-from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table
+from jaula.cli import command_parser, command_table
 from jaula.cli.cli_errors import UsageError
 from jaula.translation import topics
 
@@ -44,7 +43,7 @@ def command_lines(text: str) -> list[list[str]]:
 
 def check(words: list[str]) -> None:
     """Parse a command line as the client does."""
-    options = cli_command.parse(command_table.ROOT, words)
+    options = command_parser.parse(command_table.ROOT, words)
     rest = options.arguments
     if options.on("version") or options.on("help") or not rest:
         return
@@ -60,9 +59,9 @@ def check(words: list[str]) -> None:
         assert rest[0] in command_table.groups(), f"not a command: {rest}"
         return
     command = command_table.load(path)
-    parsed = cli_command.parse(command, rest[path.count(" ") + 1 :])
+    parsed = command_parser.parse(command, rest[path.count(" ") + 1 :])
     if not parsed.on("help"):
-        cli_command.check_arguments(parsed)
+        command_parser.check_arguments(parsed)
 
 
 @pytest.mark.parametrize("words", sorted(command_table.commands()))

@@ -8,8 +8,8 @@ import pytest
 
 from jaula.cli.cli_errors import CliError
 from jaula.features.harden.cli import harden
-from jaula.features.record.document import Container, End, Header, Kernel
-from jaula.features.record.writer import RecordWriter
+from jaula.features.record.record_document import Container, End, Header, Kernel
+from jaula.features.record.record_writer import RecordWriter
 
 
 def write(path: Path, container: str) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command_parser as cli_command
-from jaula.cli import command_table, container, id_file
+from jaula.cli import command_parser, command_table, container, id_file
 from jaula.cli.cli_errors import CliError
 from jaula.cli.containers import create_container
 from jaula.features.kubernetes.cli import pod as pod_commands
-from jaula.features.kubernetes.cli.pods import pods, select
+from jaula.features.kubernetes.cli.pods import api_pods, pod_select
 
 ID, OTHER = "a" * 64, "b" * 64
 
@@ -42,16 +41,18 @@ class FakeClient:
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeClient.requests, FakeClient.meanwhile = [], lambda: None
     pod = SimpleNamespace(id=ID)
-    for module in (container, select, pod_commands):
+    for module in (container, pod_select, pod_commands):
         monkeypatch.setattr(module, "Client", FakeClient)
-    monkeypatch.setattr(pods, "find", lambda _client, _ref: pod)
-    monkeypatch.setattr(pods, "remove", lambda client, pod, **_: client.request("pod rm", pod.id))
-    monkeypatch.setattr(pods, "create_infra", lambda *_: ID)
+    monkeypatch.setattr(api_pods, "find", lambda _client, _ref: pod)
+    monkeypatch.setattr(
+        api_pods, "remove", lambda client, pod, **_: client.request("pod rm", pod.id)
+    )
+    monkeypatch.setattr(api_pods, "create_infra", lambda *_: ID)
 
 
-def options(*words: str) -> cli_command.Options:
+def options(*words: str) -> command_parser.Options:
     name = " ".join(words[:2]) if words[0] == "pod" else words[0]
-    return cli_command.parse(command_table.load(name), words[len(name.split()) :])
+    return command_parser.parse(command_table.load(name), words[len(name.split()) :])
 
 
 def replace(file: Path) -> None:

@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import command_table, completion_script, events, system
-from jaula.cli import help as cli_help
+from jaula.cli import command_table, completion_script, events, help, system
 from jaula.cli import image as image_commands
 from jaula.cli.cli_errors import CliError
 from jaula.cli.command_parser import Options, parse
-from jaula.cli.containers import columns as container_columns
+from jaula.cli.containers import columns
 from jaula.cli.images import pull_progress
-from jaula.cli.output import list_output as output_list
-from jaula.cli.output import text_table as output_table
+from jaula.cli.output import list_output, text_table
 from jaula.engine.containers import presets
-from jaula.spec.profile import packaged_names
+from jaula.spec.confinement_profile import packaged_names
 
 CONTAINER: dict[str, Any] = {
     "Id": "0123456789abcdef" * 4,
@@ -37,25 +35,25 @@ CONTAINER: dict[str, Any] = {
 
 
 def test_columns_are_ten_wide_and_three_apart() -> None:
-    assert output_table.aligned(["A\tB\tC", "x\tlonger than ten\ty"]) == (
+    assert text_table.aligned(["A\tB\tC", "x\tlonger than ten\ty"]) == (
         "A         B                 C\nx         longer than ten   y\n"
     )
 
 
 def test_a_line_without_cells_ends_a_block() -> None:
-    assert output_table.aligned(["aaaaaaaaaaaaaaa\tb", "none", "a\tb"]) == (
+    assert text_table.aligned(["aaaaaaaaaaaaaaa\tb", "none", "a\tb"]) == (
         "aaaaaaaaaaaaaaa   b\nnone\na         b\n"
     )
 
 
 def test_a_container_is_formatted_as_in_docker() -> None:
     shown = {name: column[1](CONTAINER) for name, column in
-             container_columns.columns(no_trunc=False).items()}  # fmt: skip
+             columns.columns(no_trunc=False).items()}  # fmt: skip
     assert shown["ID"] == "0123456789ab"
     assert shown["Names"] == "web"
     assert shown["Command"] == '"sh -c \\"a very long …"'
     assert shown["Size"] == "2B (virtual 4.27MB)"
-    assert container_columns.columns(no_trunc=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
+    assert columns.columns(no_trunc=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
 
 
 @pytest.mark.parametrize(
@@ -75,24 +73,24 @@ def test_consecutive_ports_are_merged(
         {"IP": address, "PrivatePort": inside, "PublicPort": outside, "Type": "tcp"}
         for address, inside, outside in ports
     ]
-    assert container_columns.ports(rows) == shown
+    assert columns.ports(rows) == shown
 
 
 def test_formats_select_columns() -> None:
-    result = container_columns.columns(no_trunc=False)
-    default = container_columns.DEFAULT
+    result = columns.columns(no_trunc=False)
+    default = columns.DEFAULT
     assert (
-        output_list.text([CONTAINER], result, default, "{{.Names}}\\t{{.State}}")
+        list_output.text([CONTAINER], result, default, "{{.Names}}\\t{{.State}}")
         == "web\trunning\n"
     )
-    assert output_list.text([CONTAINER], result, default, "table {{.Names}}\\t{{.State}}") == (
+    assert list_output.text([CONTAINER], result, default, "table {{.Names}}\\t{{.State}}") == (
         "NAMES     STATE\nweb       running\n"
     )
-    assert output_list.text([CONTAINER], result, default, 'table {{.Label "com.x"}}') == "X\n1\n"
-    assert '"Names":"web"' in output_list.text([CONTAINER], result, default, "json")
-    assert '"Label"' not in output_list.text([CONTAINER], result, default, "json")
+    assert list_output.text([CONTAINER], result, default, 'table {{.Label "com.x"}}') == "X\n1\n"
+    assert '"Names":"web"' in list_output.text([CONTAINER], result, default, "json")
+    assert '"Label"' not in list_output.text([CONTAINER], result, default, "json")
     with pytest.raises(CliError, match="can't evaluate field Nosuch"):
-        output_list.text([CONTAINER], result, default, "{{.Nosuch}}")
+        list_output.text([CONTAINER], result, default, "{{.Nosuch}}")
 
 
 def test_an_image_has_a_line_for_each_name() -> None:
@@ -143,7 +141,7 @@ def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) ->
 
 @pytest.mark.parametrize("words", sorted(command_table.commands()))
 def test_every_page_has_its_parts_and_fits(words: str) -> None:
-    page = cli_help.page(command_table.load(words))
+    page = help.page(command_table.load(words))
     assert page.startswith(f"Usage:  jaula {words}")
     assert "Examples:" in page
     assert "See also:" in page
@@ -152,7 +150,7 @@ def test_every_page_has_its_parts_and_fits(words: str) -> None:
 
 
 def test_the_overview_names_every_command() -> None:
-    page = cli_help.overview()
+    page = help.overview()
     for words in command_table.commands():
         if " " not in words:
             assert f"  {words} " in page

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.features.web import cli as web
+from jaula.features.web import web_cli
 
 LINK = "http://127.0.0.1:8320/login#the-code"
 
@@ -21,7 +21,7 @@ def test_the_browser_gets_the_name_of_a_private_file(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    web._open(LINK)
+    web_cli._open(LINK)
     assert capsys.readouterr().out.strip() == LINK
     ((opener, page),) = started
     assert opener == "/usr/bin/xdg-open"
@@ -34,7 +34,7 @@ def test_a_file_of_the_name_that_others_can_read_becomes_private(tmp_path: Path)
     page = tmp_path / "jaula-web-link.html"
     page.write_text("earlier")
     page.chmod(0o644)
-    assert web._page(str(tmp_path), 'http://x/"><script>') == str(page)
+    assert web_cli._page(str(tmp_path), 'http://x/"><script>') == str(page)
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert "<script>" not in page.read_text()
 
@@ -42,5 +42,5 @@ def test_a_file_of_the_name_that_others_can_read_becomes_private(tmp_path: Path)
 def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "jaula-web-link.html").symlink_to(tmp_path / "other")
     with pytest.raises(OSError, match="symbolic links"):
-        web._page(str(tmp_path), LINK)
+        web_cli._page(str(tmp_path), LINK)
     assert not (tmp_path / "other").exists()

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from jaula.engine import relaxations
-from jaula.engine.authz import limits, policy_file
+from jaula.engine.authz import policy_file, request_ceilings
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.relaxations import Relaxation
 from jaula.features.kubernetes.cri.container_config import container_request
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from unit.engine.authz.test_request_fields import KEYS
 
@@ -51,25 +51,27 @@ def test_the_table_names_keys_of_the_policy() -> None:
         assert named or asks.startswith((*OTHERS, "`access`")), row
 
 
-def keys(privileges: tuple[relaxations.Privilege, ...], demands: set[limits.Demand]) -> set[str]:
+def keys(
+    privileges: tuple[relaxations.Privilege, ...], demands: set[request_ceilings.Demand]
+) -> set[str]:
     kinds: list[str] = [privilege.kind for privilege in privileges]
     return {KEYS[kind] for kind in (*kinds, *(demand.bound for demand in demands))}
 
 
-def isolated_pod() -> api.PodSandboxConfig:
+def isolated_pod() -> api_pb2.PodSandboxConfig:
     """Return a pod that asks for nothing, with the handler of a user namespace of its own."""
-    return api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name="web", uid="1", namespace="default")
+    return api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name="web", uid="1", namespace="default")
     )
 
 
-def asked_by_pod(change: Callable[[api.PodSandboxConfig], object]) -> set[str]:
+def asked_by_pod(change: Callable[[api_pb2.PodSandboxConfig], object]) -> set[str]:
     """Return the keys that decide about a pod, beyond those of one without fields."""
 
-    def asked(config: api.PodSandboxConfig) -> tuple[set[Any], set[limits.Demand]]:
+    def asked(config: api_pb2.PodSandboxConfig) -> tuple[set[Any], set[request_ceilings.Demand]]:
         request = sandbox_request(config, "jaula-userns")
         body = request.body
-        demands = set(limits.of_sandbox(request, body.host_config))
+        demands = set(request_ceilings.of_sandbox(request, body.host_config))
         return set(relaxations.of_sandbox(request, body, resolve(body))), demands
 
     config = isolated_pod()
@@ -80,19 +82,19 @@ def asked_by_pod(change: Callable[[api.PodSandboxConfig], object]) -> set[str]:
     return keys(tuple(after[0] - before[0]), after[1] - before[1])
 
 
-def asked_by_container(change: Callable[[api.ContainerConfig], object]) -> set[str]:
+def asked_by_container(change: Callable[[api_pb2.ContainerConfig], object]) -> set[str]:
     """Return the keys that decide about a container, beyond those of one without fields."""
 
-    def asked(config: api.ContainerConfig) -> tuple[set[Any], set[limits.Demand]]:
+    def asked(config: api_pb2.ContainerConfig) -> tuple[set[Any], set[request_ceilings.Demand]]:
         body = container_request("sandbox", config).body
         resolved = resolve(body)
-        demands = set(limits.of_request(body.host_config, resolved, 4096))
+        demands = set(request_ceilings.of_request(body.host_config, resolved, 4096))
         return set(relaxations.of_request(body, resolved)), demands
 
-    config = api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="busybox")
+    config = api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"), image=api_pb2.ImageSpec(image="busybox")
     )
-    default = api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+    default = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
     context(config).seccomp.CopyFrom(default)
     before = asked(config)
     change(config)
@@ -108,21 +110,21 @@ def context(config: Any) -> Any:
     return config.linux.security_context
 
 
-def mapped(config: api.PodSandboxConfig) -> None:
+def mapped(config: api_pb2.PodSandboxConfig) -> None:
     options = context(config).namespace_options.userns_options
-    options.mode = api.POD
+    options.mode = api_pb2.POD
     for rows in (options.uids, options.gids):
         rows.add(container_id=0, host_id=1_900_000_000, length=65536)
 
 
 def node(field: str) -> Callable[[Any], None]:
-    return lambda config: setattr(context(config).namespace_options, field, api.NODE)
+    return lambda config: setattr(context(config).namespace_options, field, api_pb2.NODE)
 
 
 def profile(field: str) -> Callable[[Any], None]:
     def change(config: Any) -> None:
         security = getattr(context(config), field)
-        security.profile_type = api.SecurityProfile.Unconfined
+        security.profile_type = api_pb2.SecurityProfile.Unconfined
 
     return change
 
@@ -159,11 +161,11 @@ def test_a_pod_in_the_host_s_user_namespace_asks_for_it() -> None:
     assert "`host-namespaces`" in ASKS["UserNamespace", "mode"]
 
 
-def mount(**fields: Any) -> Callable[[api.ContainerConfig], None]:
+def mount(**fields: Any) -> Callable[[api_pb2.ContainerConfig], None]:
     return lambda config: config.mounts.add(container_path="/x", **fields) and None
 
 
-def privileged(change: Callable[[api.ContainerConfig], object]) -> Callable[[Any], object]:
+def privileged(change: Callable[[api_pb2.ContainerConfig], object]) -> Callable[[Any], object]:
     return lambda config: (setattr(context(config), "privileged", True), change(config))
 
 
@@ -176,8 +178,8 @@ def no_paths(field: str) -> Callable[[Any], object]:
     [
         (("Mount", "host_path"), {"host-mounts"}, mount(host_path="/etc")),
         (("Mount", "propagation"), {"host-mounts", "privileged", "security-options"},
-         privileged(mount(host_path="/etc", propagation=api.PROPAGATION_BIDIRECTIONAL))),
-        (("Mount", "image"), set(), mount(image=api.ImageSpec(image="busybox"), readonly=True)),
+         privileged(mount(host_path="/etc", propagation=api_pb2.PROPAGATION_BIDIRECTIONAL))),
+        (("Mount", "image"), set(), mount(image=api_pb2.ImageSpec(image="busybox"), readonly=True)),
         (("Device", "host_path"), {"devices"},
          lambda c: c.devices.add(host_path="/dev/x", container_path="/dev/x", permissions="r")),
         (("CDIDevice", "name"), {"devices"}, lambda c: c.CDI_devices.add(name="v/c=d")),
@@ -212,8 +214,8 @@ def test_a_field_of_a_container_asks_for_the_keys_of_the_table(
 
 @pytest.mark.parametrize("field", ["masked_paths", "readonly_paths"])
 def test_a_short_list_of_paths_asks_for_its_option(field: str) -> None:
-    config = api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="busybox")
+    config = api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"), image=api_pb2.ImageSpec(image="busybox")
     )
     no_paths(field)(config)
     body = container_request("sandbox", config).body

@@ -14,26 +14,28 @@ from hypothesis import strategies as st
 
 from jaula.errors import ImageMountFailed, InvalidRequest, Unsupported
 from jaula.features.kubernetes.cri.container_config import container_request
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.kubernetes.cri.resources import container_update
+from jaula.features.kubernetes.cri.cri_resources import container_update
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
-from jaula.features.kubernetes.pods.pause import layer, program
+from jaula.features.kubernetes.pods.pause_rootfs import layer, program
 from jaula.features.kubernetes.pods.pods import container_name, sandbox_name
 from jaula.spec.pod import PodContainerRequest, PodIds, PodMetadata
 
 
-def sandbox(**context: Any) -> api.PodSandboxConfig:
-    config = api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name="web", uid="1", namespace="default", attempt=2)
+def sandbox(**context: Any) -> api_pb2.PodSandboxConfig:
+    config = api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name="web", uid="1", namespace="default", attempt=2)
     )
     for name, value in context.items():
         setattr(config.linux.security_context.namespace_options, name, value)
     return config
 
 
-def container(**fields: Any) -> api.ContainerConfig:
-    return api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="app"), **fields
+def container(**fields: Any) -> api_pb2.ContainerConfig:
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"),
+        image=api_pb2.ImageSpec(image="app"),
+        **fields,
     )
 
 
@@ -41,9 +43,9 @@ def container(**fields: Any) -> api.ContainerConfig:
     ("modes", "expected"),
     [
         ({}, ("none", "shareable", "", True)),
-        ({"network": api.NODE}, ("host", "shareable", "", True)),
-        ({"ipc": api.NODE, "pid": api.CONTAINER}, ("none", "host", "", False)),
-        ({"pid": api.NODE}, ("none", "shareable", "host", False)),
+        ({"network": api_pb2.NODE}, ("host", "shareable", "", True)),
+        ({"ipc": api_pb2.NODE, "pid": api_pb2.CONTAINER}, ("none", "host", "", False)),
+        ({"pid": api_pb2.NODE}, ("none", "shareable", "host", False)),
     ],
 )
 def test_namespaces_of_a_sandbox(modes: dict[str, Any], expected: tuple[Any, ...]) -> None:
@@ -57,7 +59,7 @@ def test_namespaces_of_a_sandbox(modes: dict[str, Any], expected: tuple[Any, ...
 def test_a_sandbox_is_confined_whatever_its_pod_asks_for() -> None:
     config = sandbox()
     config.linux.security_context.privileged = True
-    config.linux.security_context.seccomp.profile_type = api.SecurityProfile.Unconfined
+    config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.Unconfined
     host = sandbox_request(config, "").body.host_config
     assert (host.cap_drop, host.readonly_rootfs, host.privileged) == (("ALL",), True, False)
     assert host.security_opt == ("no-new-privileges",)
@@ -67,7 +69,7 @@ def test_only_ports_of_the_host_are_forwarded() -> None:
     config = sandbox()
     config.port_mappings.add(container_port=80)
     config.port_mappings.add(
-        container_port=53, host_port=5353, protocol=api.UDP, host_ip="10.0.0.1"
+        container_port=53, host_port=5353, protocol=api_pb2.UDP, host_ip="10.0.0.1"
     )
     (port,) = sandbox_request(config, "").ports
     assert (port.host_port, port.container_port, port.protocol, port.host_ip) == (
@@ -78,13 +80,13 @@ def test_only_ports_of_the_host_are_forwarded() -> None:
 
 def test_a_sandbox_without_metadata_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no metadata"):
-        sandbox_request(api.PodSandboxConfig(), "")
+        sandbox_request(api_pb2.PodSandboxConfig(), "")
 
 
-def mapped(*rows: tuple[int, int, int], gids: bool = True) -> api.PodSandboxConfig:
+def mapped(*rows: tuple[int, int, int], gids: bool = True) -> api_pb2.PodSandboxConfig:
     config = sandbox()
     options = config.linux.security_context.namespace_options.userns_options
-    options.mode = api.POD
+    options.mode = api_pb2.POD
     for container_id, host_id, length in rows:
         for mappings in (options.uids, options.gids)[: 2 if gids else 1]:
             mappings.add(container_id=container_id, host_id=host_id, length=length)
@@ -111,7 +113,7 @@ def test_a_pod_has_the_ids_that_the_kubelet_has_chosen() -> None:
         mapped((0, 131072, 65536), gids=False),
     ],
 )
-def test_other_mappings_of_a_pod_are_refused(config: api.PodSandboxConfig) -> None:
+def test_other_mappings_of_a_pod_are_refused(config: api_pb2.PodSandboxConfig) -> None:
     with pytest.raises(InvalidRequest, match="user namespace of a pod"):
         sandbox_request(config, "")
 
@@ -123,7 +125,7 @@ def test_the_security_context_of_a_container(tmp_path: Path) -> None:
     config = container()
     context = config.linux.security_context
     context.no_new_privs = True
-    context.seccomp.profile_type = api.SecurityProfile.Localhost
+    context.seccomp.profile_type = api_pb2.SecurityProfile.Localhost
     context.seccomp.localhost_ref = f"localhost/{profile}"
     context.selinux_options.level = "s0:c1,c2"
     context.capabilities.add_capabilities.append("NET_ADMIN")
@@ -152,23 +154,23 @@ def test_the_security_context_of_a_container(tmp_path: Path) -> None:
 )
 def test_a_seccomp_profile_must_be_a_file(ref: str, text: str) -> None:
     config = container()
-    config.linux.security_context.seccomp.profile_type = api.SecurityProfile.Localhost
+    config.linux.security_context.seccomp.profile_type = api_pb2.SecurityProfile.Localhost
     config.linux.security_context.seccomp.localhost_ref = ref
     with pytest.raises(InvalidRequest, match=text):
         container_request("s", config)
 
 
 def test_mounts_and_the_stop_signal_of_a_container() -> None:
-    config = container(stop_signal=api.SIGNAL_SIGRTMINPLUS3)
+    config = container(stop_signal=api_pb2.SIGNAL_SIGRTMINPLUS3)
     config.mounts.add(
         container_path="/data",
         host_path="/srv",
         readonly=True,
-        propagation=api.PROPAGATION_BIDIRECTIONAL,
+        propagation=api_pb2.PROPAGATION_BIDIRECTIONAL,
     )
     config.mounts.add(
         container_path="/img",
-        image=api.ImageSpec(image="data:1"),
+        image=api_pb2.ImageSpec(image="data:1"),
         image_sub_path="a",
         readonly=True,
     )
@@ -198,7 +200,7 @@ def test_an_image_is_mounted_read_only_and_within_itself(
     fields: dict[str, Any], message: str
 ) -> None:
     config = container()
-    mount = {"container_path": "/img", "image": api.ImageSpec(image="data:1"), "readonly": True}
+    mount = {"container_path": "/img", "image": api_pb2.ImageSpec(image="data:1"), "readonly": True}
     config.mounts.add(**(mount | fields))
     with pytest.raises(ImageMountFailed, match=message):
         container_request("s", config)
@@ -210,7 +212,7 @@ def test_devices_of_cdi_and_the_policy_of_groups() -> None:
     (request,) = container_request("s", config).body.host_config.device_requests
     assert (request.driver, request.device_ids) == ("cdi", ("vendor.com/gpu=0",))
     assert container_request("s", config).groups_policy == "Merge"
-    config.linux.security_context.supplemental_groups_policy = api.Strict
+    config.linux.security_context.supplemental_groups_policy = api_pb2.Strict
     assert container_request("s", config).groups_policy == "Strict"
 
 
@@ -222,15 +224,15 @@ def test_a_group_without_a_user_is_refused() -> None:
 
 
 def test_an_update_changes_swap_with_memory() -> None:
-    update = container_update(api.LinuxContainerResources(memory_limit_in_bytes=1 << 26))
+    update = container_update(api_pb2.LinuxContainerResources(memory_limit_in_bytes=1 << 26))
     assert (update.memory, update.memory_swap) == (1 << 26, 1 << 26)
 
 
 @given(st.binary(max_size=400))
 def test_any_message_is_a_request_or_one_error(data: bytes) -> None:
     for kind, work in (
-        (api.PodSandboxConfig, lambda m: sandbox_request(m, "")),
-        (api.ContainerConfig, lambda m: container_request("s", m)),
+        (api_pb2.PodSandboxConfig, lambda m: sandbox_request(m, "")),
+        (api_pb2.ContainerConfig, lambda m: container_request("s", m)),
     ):
         message = kind()
         try:

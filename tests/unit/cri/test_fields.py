@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor
 
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.features.kubernetes.cri.container_config import container_request
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from jaula.spec.pod import PodContainerRequest, PodIds, PodSandboxRequest
 
@@ -398,29 +398,30 @@ def fields(descriptor: Descriptor, prefix: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("message", "table"), [(api.PodSandboxConfig, SANDBOX), (api.ContainerConfig, CONTAINER)]
+    ("message", "table"),
+    [(api_pb2.PodSandboxConfig, SANDBOX), (api_pb2.ContainerConfig, CONTAINER)],
 )
 def test_every_field_is_in_the_table(message: Any, table: dict[str, Entry]) -> None:
     assert sorted(table) == sorted(fields(message.DESCRIPTOR))
 
 
 def sandbox(text: str) -> PodSandboxRequest:
-    config = api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name="web", uid="1", namespace="default")
+    config = api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name="web", uid="1", namespace="default")
     )
-    config.MergeFrom(text_format.Parse(text, api.PodSandboxConfig()))
+    config.MergeFrom(text_format.Parse(text, api_pb2.PodSandboxConfig()))
     return sandbox_request(config, "")
 
 
 def container(text: str) -> PodContainerRequest:
     """Return the request for a container that names a seccomp profile, as the kubelet does."""
-    config = api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="app")
+    config = api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"), image=api_pb2.ImageSpec(image="app")
     )
     if "seccomp_profile_path" not in text:
-        default = api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+        default = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
         config.linux.security_context.seccomp.CopyFrom(default)
-    config.MergeFrom(text_format.Parse(text, api.ContainerConfig()))
+    config.MergeFrom(text_format.Parse(text, api_pb2.ContainerConfig()))
     return container_request("s", config)
 
 
@@ -471,9 +472,9 @@ def test_the_deprecated_texts_of_profiles_count_without_a_profile_only(name: str
 def test_a_dropped_capability_is_not_added(
     add: tuple[str, ...], drop: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    capabilities = api.Capability(add_capabilities=add, drop_capabilities=drop)
-    config = api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="app")
+    capabilities = api_pb2.Capability(add_capabilities=add, drop_capabilities=drop)
+    config = api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"), image=api_pb2.ImageSpec(image="app")
     )
     config.linux.security_context.capabilities.CopyFrom(capabilities)
     host_config = container_request("s", config).body.host_config

@@ -34,20 +34,20 @@ from jaula.features.kubernetes.cri.image_service import (
     encode_image,
     verbose_info,
 )
-from jaula.features.kubernetes.cri.proto import api_pb2 as pb
-from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import Call, Method
-from jaula.images import reference as references
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_server import Call, Method
+from jaula.grpc.grpc_status import Code, GrpcError
+from jaula.images import reference
 from jaula.images.policy import ImageRefused
-from jaula.images.registry.errors import (
+from jaula.images.registry.registry_errors import (
     ConnectionLost,
     NoCredentials,
     RegistryError,
     Unreachable,
 )
-from jaula.images.store.store import Image
-from jaula.spec.api import RegistryAuth
-from jaula.spec.image import ImageConfig, ImageDocument
+from jaula.images.store.image_store import Image
+from jaula.spec.api_documents import RegistryAuth
+from jaula.spec.image_documents import ImageConfig, ImageDocument
 
 ID, MANIFEST = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 LAYERS = ("sha256:" + "a" * 64, "sha256:" + "b" * 64)
@@ -90,7 +90,7 @@ class Engine:
     async def find_stored(self, ref: str) -> StoredImage:
         if self.error is not None:
             raise self.error
-        names = {ID, str(references.parse(ref))} if ref != ID else {ID}
+        names = {ID, str(reference.parse(ref))} if ref != ID else {ID}
         for each in self.all:
             if names & {ID if ref == ID else "", *each.image.names, *each.image.digests}:
                 return each
@@ -124,8 +124,8 @@ class Engine:
         return ("", "jaula-userns")
 
 
-def spec(image: str) -> pb.ImageSpec:
-    return pb.ImageSpec(image=image)
+def spec(image: str) -> api_pb2.ImageSpec:
+    return api_pb2.ImageSpec(image=image)
 
 
 def call(engine: Engine, name: str, request: Any, response: type[Any]) -> Any:
@@ -139,10 +139,10 @@ def call(engine: Engine, name: str, request: Any, response: type[Any]) -> Any:
 
 
 def pull(engine: Engine, image: str, **auth: str) -> str:
-    request = pb.PullImageRequest(image=spec(image))
+    request = api_pb2.PullImageRequest(image=spec(image))
     if auth:
-        request.auth.CopyFrom(pb.AuthConfig(**auth))
-    reply: pb.PullImageResponse = call(engine, "PullImage", request, pb.PullImageResponse)
+        request.auth.CopyFrom(api_pb2.AuthConfig(**auth))
+    reply: api_pb2.PullImageResponse = call(engine, "PullImage", request, api_pb2.PullImageResponse)
     return reply.image_ref
 
 
@@ -179,10 +179,12 @@ def test_a_list_is_all_images_or_the_one_of_the_filter() -> None:
     engine = Engine(stored())
 
     def listed(image: str) -> int:
-        request = pb.ListImagesRequest(filter=pb.ImageFilter(image=spec(image)))
-        return len(call(engine, "ListImages", request, pb.ListImagesResponse).images)
+        request = api_pb2.ListImagesRequest(filter=api_pb2.ImageFilter(image=spec(image)))
+        return len(call(engine, "ListImages", request, api_pb2.ListImagesResponse).images)
 
-    assert len(call(engine, "ListImages", pb.ListImagesRequest(), pb.ListImagesResponse).images)
+    assert len(
+        call(engine, "ListImages", api_pb2.ListImagesRequest(), api_pb2.ListImagesResponse).images
+    )
     for ref in ("", ID, "busybox:1", "docker.io/library/busybox:1", NAMES[1]):
         assert listed(ref) == 1, ref
     assert listed("busybox") == 0
@@ -196,26 +198,26 @@ def test_a_stream_has_all_images_in_parts() -> None:
 
     async def run() -> list[Any]:
         async with serve(ImageService(engine).methods()) as client:
-            request = pb.StreamImagesRequest()
-            return await client.stream("StreamImages", request, pb.StreamImagesResponse)
+            request = api_pb2.StreamImagesRequest()
+            return await client.stream("StreamImages", request, api_pb2.StreamImagesResponse)
 
     assert [len(part.images) for part in asyncio.run(run())] == [256, 256, 88]
 
 
 @pytest.mark.parametrize("error", [None, CorruptState("image x is damaged")])
 def test_the_status_of_an_absent_or_damaged_image_is_empty(error: JaulaError | None) -> None:
-    request = pb.ImageStatusRequest(image=spec("busybox:2"), verbose=True)
-    reply = call(Engine(stored(), error=error), "ImageStatus", request, pb.ImageStatusResponse)
+    request = api_pb2.ImageStatusRequest(image=spec("busybox:2"), verbose=True)
+    reply = call(Engine(stored(), error=error), "ImageStatus", request, api_pb2.ImageStatusResponse)
     assert not reply.HasField("image")
     assert not reply.info
 
 
 def test_a_verbose_status_has_the_configuration() -> None:
-    request = pb.ImageStatusRequest(image=spec(ID))
+    request = api_pb2.ImageStatusRequest(image=spec(ID))
     engine = Engine(stored())
-    assert not call(engine, "ImageStatus", request, pb.ImageStatusResponse).info
+    assert not call(engine, "ImageStatus", request, api_pb2.ImageStatusResponse).info
     request.verbose = True
-    reply = call(engine, "ImageStatus", request, pb.ImageStatusResponse)
+    reply = call(engine, "ImageStatus", request, api_pb2.ImageStatusResponse)
     assert reply.image.id == ID
     info = json.loads(reply.info["info"])
     assert info["imageSpec"] == {"os": "linux", "config": {"User": "7"}}
@@ -264,7 +266,7 @@ def test_a_pull_passes_the_credentials() -> None:
     engine = Engine(stored())
     pull(engine, "busybox:1", **auth)
     assert engine.pulls[0][1] == RegistryAuth(**auth)
-    assert decode_auth(pb.PullImageRequest()) is None
+    assert decode_auth(api_pb2.PullImageRequest()) is None
 
 
 @pytest.mark.parametrize(
@@ -296,20 +298,20 @@ def test_a_failed_pull_has_the_status_that_kubelet_knows(
 
 def test_a_removal_takes_all_names_and_can_be_repeated() -> None:
     engine = Engine()
-    request = pb.RemoveImageRequest(image=spec(ID))
-    call(engine, "RemoveImage", request, pb.RemoveImageResponse)
+    request = api_pb2.RemoveImageRequest(image=spec(ID))
+    call(engine, "RemoveImage", request, api_pb2.RemoveImageResponse)
     options = {"force": False, "noprune": False, "platforms": (), "all_names": True}
     assert engine.removed == [(ID, options)]
     engine.error = NotFound("No such image")
-    call(engine, "RemoveImage", request, pb.RemoveImageResponse)
+    call(engine, "RemoveImage", request, api_pb2.RemoveImageResponse)
     engine.error = Conflict("image is being used by running container 1")
     with pytest.raises(GrpcError, match="being used") as raised:
-        call(engine, "RemoveImage", request, pb.RemoveImageResponse)
+        call(engine, "RemoveImage", request, api_pb2.RemoveImageResponse)
     assert raised.value.code is Code.FAILED_PRECONDITION
 
 
 def test_the_usage_of_both_file_systems_has_its_moment() -> None:
-    reply = call(Engine(), "ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse)
+    reply = call(Engine(), "ImageFsInfo", api_pb2.ImageFsInfoRequest(), api_pb2.ImageFsInfoResponse)
     [images], [containers] = reply.image_filesystems, reply.container_filesystems
     assert images.fs_id.mountpoint == "/var/lib/jaula"
     assert (images.used_bytes.value, images.inodes_used.value) == (1 << 40, 77)
@@ -322,12 +324,14 @@ def test_the_usage_of_both_file_systems_has_its_moment() -> None:
 )
 def test_an_image_is_pulled_for_a_known_handler_only(handler: str, known: bool) -> None:
     engine = Engine(stored())
-    request = pb.PullImageRequest(image=pb.ImageSpec(image="busybox:1", runtime_handler=handler))
+    request = api_pb2.PullImageRequest(
+        image=api_pb2.ImageSpec(image="busybox:1", runtime_handler=handler)
+    )
     if known:
-        assert call(engine, "PullImage", request, pb.PullImageResponse).image_ref == ID
+        assert call(engine, "PullImage", request, api_pb2.PullImageResponse).image_ref == ID
         return
     with pytest.raises(GrpcError, match="the runtime handler 'kata' does not exist") as raised:
-        call(engine, "PullImage", request, pb.PullImageResponse)
+        call(engine, "PullImage", request, api_pb2.PullImageResponse)
     assert raised.value.code is Code.NOT_FOUND
     assert engine.pulls == []
 
@@ -403,9 +407,9 @@ def answer(name: str, data: bytes) -> list[Any] | Exception:
 
 METHODS = sorted(path.removeprefix(IMAGES) for path in ImageService(Engine()).methods())
 REQUESTS: dict[str, type[Any]] = {
-    "ImageStatus": pb.ImageStatusRequest,
-    "PullImage": pb.PullImageRequest,
-    "RemoveImage": pb.RemoveImageRequest,
+    "ImageStatus": api_pb2.ImageStatusRequest,
+    "PullImage": api_pb2.PullImageRequest,
+    "RemoveImage": api_pb2.RemoveImageRequest,
 }
 _references = st.one_of(
     st.text(max_size=300),
@@ -413,7 +417,7 @@ _references = st.one_of(
     st.sampled_from(["busybox:1", ID, f"a:b@{MANIFEST}", "\x00", "[::1]:5/a", "a" * 5000]),
 )
 _specs = st.builds(
-    pb.ImageSpec,
+    api_pb2.ImageSpec,
     image=_references,
     annotations=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
     user_specified_image=_references,
@@ -423,7 +427,7 @@ _specs = st.builds(
 
 
 def test_the_methods_are_those_of_the_interface() -> None:
-    service = pb.DESCRIPTOR.services_by_name["ImageService"]
+    service = api_pb2.DESCRIPTOR.services_by_name["ImageService"]
     assert sorted(method.name for method in service.methods) == METHODS
 
 
@@ -433,27 +437,27 @@ def test_any_bytes_get_a_response_or_one_error(name: str, data: bytes) -> None:
 
 
 @given(name=st.sampled_from(sorted(REQUESTS)), image=_specs)
-def test_any_image_gets_a_response_or_one_error(name: str, image: pb.ImageSpec) -> None:
+def test_any_image_gets_a_response_or_one_error(name: str, image: api_pb2.ImageSpec) -> None:
     answer(name, REQUESTS[name](image=image).SerializeToString())
 
 
 @given(image=_specs)
-def test_any_filter_gets_a_response_or_one_error(image: pb.ImageSpec) -> None:
-    request = pb.ListImagesRequest(filter=pb.ImageFilter(image=image))
+def test_any_filter_gets_a_response_or_one_error(image: api_pb2.ImageSpec) -> None:
+    request = api_pb2.ListImagesRequest(filter=api_pb2.ImageFilter(image=image))
     answer("ListImages", request.SerializeToString())
     answer("StreamImages", request.SerializeToString())
 
 
 @given(
     auth=st.builds(
-        pb.AuthConfig,
+        api_pb2.AuthConfig,
         **dict.fromkeys(
             ("username", "password", "auth", "server_address", "identity_token", "registry_token"),
             st.text(max_size=50),
         ),
     )
 )
-def test_any_credentials_are_passed_unchanged(auth: pb.AuthConfig) -> None:
-    passed = decode_auth(pb.PullImageRequest(auth=auth))
+def test_any_credentials_are_passed_unchanged(auth: api_pb2.AuthConfig) -> None:
+    passed = decode_auth(api_pb2.PullImageRequest(auth=auth))
     assert passed is not None
     assert all(getattr(passed, f.name) == getattr(auth, f.name) for f in auth.DESCRIPTOR.fields)

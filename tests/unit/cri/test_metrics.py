@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cgroups.protocol import (
+from jaula.cgroups.cgroup_driver import (
     BlkioStats,
     CpuStats,
     HugetlbStats,
@@ -23,19 +23,19 @@ from jaula.cgroups.protocol import (
     Stats,
 )
 from jaula.engine.containers.resolved_request import resolve
-from jaula.features.kubernetes.cri import metrics
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.metrics.pod_usage import CgroupUsage, LayerSample
-from jaula.features.metrics.samples import (
+from jaula.features.kubernetes.cri import cri_metrics
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.features.metrics.pod_samples import (
     ContainerSample,
     FileSystem,
     OpenFiles,
     SandboxSample,
 )
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.features.metrics.pod_usage import CgroupUsage, LayerSample
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
-from jaula.state.records import ContainerRecord, PodSandboxRecord
-from jaula.storage.drivers.driver import SnapshotUsage
+from jaula.state.container_records import ContainerRecord, PodSandboxRecord
+from jaula.storage.drivers.storage_driver import SnapshotUsage
 
 SECOND = 1_000_000_000  # nanoseconds
 EXPECTED = [
@@ -177,7 +177,7 @@ def full(details: dict[str, int]) -> Stats:
     )
 
 
-def values(made: api.ContainerMetrics) -> dict[tuple[str, ...], int]:
+def values(made: api_pb2.ContainerMetrics) -> dict[tuple[str, ...], int]:
     """Return the values by name, without its prefix, and own labels."""
     return {
         (m.name.removeprefix("container_"), *m.label_values[5:]): m.value.value
@@ -186,7 +186,7 @@ def values(made: api.ContainerMetrics) -> dict[tuple[str, ...], int]:
 
 
 def test_every_name_has_one_descriptor_with_a_help_text() -> None:
-    descriptors = list(metrics.descriptors())
+    descriptors = list(cri_metrics.descriptors())
     names = Counter(d.name.removeprefix("container_") for d in descriptors)
     assert set(names) == {
         *EXPECTED,
@@ -205,8 +205,8 @@ def test_every_sample_has_the_labels_of_its_descriptor(details: dict[str, int]) 
         [f"{way}_{kind}" for way in ("rx", "tx") for kind in ("bytes", "packets")], 1
     ) | dict.fromkeys(["rx_errors", "tx_errors", "rx_dropped", "tx_dropped"], 0)
     one = container(full(details), open_files=OpenFiles(30, 2), cpu_quota=20000)
-    made = metrics.sandbox_metrics(sample(one, eth0=counters, net1=counters))
-    keys = {d.name: len(d.label_keys) for d in metrics.descriptors()}
+    made = cri_metrics.sandbox_metrics(sample(one, eth0=counters, net1=counters))
+    keys = {d.name: len(d.label_keys) for d in cri_metrics.descriptors()}
     (inner,) = made.container_metrics
     assert (made.pod_sandbox_id, inner.container_id) == ("s" * 64, "c" * 64)
     everything = [*made.metrics, *inner.metrics]
@@ -235,7 +235,7 @@ def test_both_versions_of_cgroups_give_the_same_values(details: dict[str, int]) 
         "memory_reservation": 2048,
     }
     one = container(full(details), open_files=OpenFiles(30, 2), **limits)
-    made = metrics.sandbox_metrics(sample(one)).container_metrics[0]
+    made = cri_metrics.sandbox_metrics(sample(one)).container_metrics[0]
     got = values(made)
     scope = {"container": 4 if "total_rss" in details else 14, "hierarchy": 14}
     assert got == {
@@ -291,13 +291,13 @@ def test_both_versions_of_cgroups_give_the_same_values(details: dict[str, int]) 
     for metric in made.metrics:
         is_counter = metric.name.endswith("_total") or metric.name == "container_memory_failcnt"
         is_counter = is_counter and metric.name != "container_fs_inodes_total"
-        assert metric.metric_type == (api.COUNTER if is_counter else api.GAUGE), metric.name
+        assert metric.metric_type == (api_pb2.COUNTER if is_counter else api_pb2.GAUGE), metric.name
 
 
 def test_a_value_that_is_not_known_has_no_sample() -> None:
     unlimited = {"memory": 0, "memory_swap": -1, "cpu_quota": -1}
     one = container(Stats(), **unlimited)._replace(layer=None, files_limit=None)
-    got = values(metrics.sandbox_metrics(sample(one)).container_metrics[0])
+    got = values(cri_metrics.sandbox_metrics(sample(one)).container_metrics[0])
     names = {name for name, *_ in got}
     absent = {
         *("file_descriptors", "sockets", "ulimits_soft", "fs_usage_bytes", "spec_cpu_quota"),
@@ -307,4 +307,4 @@ def test_a_value_that_is_not_known_has_no_sample() -> None:
     assert got["spec_memory_limit_bytes",] == got["spec_memory_swap_limit_bytes",] == 0
     assert (got["spec_cpu_period",], got["spec_cpu_shares",]) == (100_000, 1024)
     assert (got["threads_max",], got["memory_working_set_bytes",]) == (0, 0)
-    assert not metrics.sandbox_metrics(sample(one)).metrics
+    assert not cri_metrics.sandbox_metrics(sample(one)).metrics

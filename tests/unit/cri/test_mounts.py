@@ -6,13 +6,13 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.features.kubernetes.cri.container_config import container_request
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 
 
-def config(**fields: object) -> api.ContainerConfig:
-    return api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"),
-        mounts=[api.Mount(container_path="/data", **fields)],  # type: ignore[arg-type]
+def config(**fields: object) -> api_pb2.ContainerConfig:
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"),
+        mounts=[api_pb2.Mount(container_path="/data", **fields)],  # type: ignore[arg-type]
     )
 
 
@@ -27,8 +27,8 @@ def test_a_recursive_read_only_mount_is_read_only_and_private() -> None:
     "fields",
     [
         {"readonly": False},
-        {"readonly": True, "propagation": api.PROPAGATION_HOST_TO_CONTAINER},
-        {"readonly": True, "propagation": api.PROPAGATION_BIDIRECTIONAL},
+        {"readonly": True, "propagation": api_pb2.PROPAGATION_HOST_TO_CONTAINER},
+        {"readonly": True, "propagation": api_pb2.PROPAGATION_BIDIRECTIONAL},
     ],
 )
 def test_another_recursive_read_only_mount_is_refused(fields: dict[str, object]) -> None:
@@ -38,4 +38,4 @@ def test_another_recursive_read_only_mount_is_refused(fields: dict[str, object])
 
 def test_the_mount_of_an_image_must_be_read_only() -> None:
     with pytest.raises(InvalidRequest, match=r"/data.*read-only"):
-        container_request("s", config(image=api.ImageSpec(image="app")))
+        container_request("s", config(image=api_pb2.ImageSpec(image="app")))

@@ -7,17 +7,17 @@ import pytest
 
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.engine.oci_spec.resources import with_pod_limits
+from jaula.engine.oci_spec.spec_resources import with_pod_limits
 from jaula.errors import InvalidRequest
-from jaula.features.kubernetes.cri import resources
+from jaula.features.kubernetes.cri import cri_resources
 from jaula.features.kubernetes.cri.container_config import container_request
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from jaula.spec.pod import PodContainerUpdate, PodLimits
-from jaula.state.records import ContainerRecord
+from jaula.state.container_records import ContainerRecord
 
 MIB = 1 << 20
-LIMITS = api.LinuxContainerResources(
+LIMITS = api_pb2.LinuxContainerResources(
     cpu_period=50_000,
     cpu_quota=25_000,
     cpu_shares=512,
@@ -27,19 +27,19 @@ LIMITS = api.LinuxContainerResources(
     cpuset_cpus="0-1",
     cpuset_mems="0",
     hugepage_limits=[
-        api.HugepageLimit(page_size="2MB", limit=4 * MIB),
-        api.HugepageLimit(page_size="1GB", limit=0),
+        api_pb2.HugepageLimit(page_size="2MB", limit=4 * MIB),
+        api_pb2.HugepageLimit(page_size="1GB", limit=0),
     ],
     unified={"memory.high": "60000000"},
 )
 HUGETLB = HostFacts(controllers=frozenset({"memory", "hugetlb"}))
 
 
-def container(limits: api.LinuxContainerResources) -> api.ContainerConfig:
-    return api.ContainerConfig(
-        metadata=api.ContainerMetadata(name="main"),
-        image=api.ImageSpec(image="app"),
-        linux=api.LinuxContainerConfig(resources=limits),
+def container(limits: api_pb2.LinuxContainerResources) -> api_pb2.ContainerConfig:
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"),
+        image=api_pb2.ImageSpec(image="app"),
+        linux=api_pb2.LinuxContainerConfig(resources=limits),
     )
 
 
@@ -50,11 +50,11 @@ def test_the_limits_of_a_creation_are_those_that_the_status_reports() -> None:
     limits = with_pod_limits(resolved.pod_resources, request, HUGETLB)
     resolved = msgspec.structs.replace(resolved, pod_resources=limits)
     record = ContainerRecord("c", "main", 1, request.body, "sha256:0", resolved_request=resolved)
-    assert resources.reported(record) == LIMITS
+    assert cri_resources.reported(record) == LIMITS
 
 
 def test_an_update_has_every_limit() -> None:
-    assert resources.container_update(LIMITS) == PodContainerUpdate(
+    assert cri_resources.container_update(LIMITS) == PodContainerUpdate(
         cpu_period=50_000,
         cpu_quota=25_000,
         cpu_shares=512,
@@ -69,33 +69,35 @@ def test_an_update_has_every_limit() -> None:
 
 
 def test_an_update_without_values_leaves_every_limit() -> None:
-    assert resources.container_update(api.LinuxContainerResources()) == PodContainerUpdate()
+    assert cri_resources.container_update(api_pb2.LinuxContainerResources()) == PodContainerUpdate()
 
 
 @pytest.mark.parametrize(("memory", "swap", "sum"), [(0, 0, 0), (5, 0, 5), (5, 8, 8), (5, -1, -1)])
 def test_swap_is_a_sum_and_absent_without_a_limit_of_its_own(
     memory: int, swap: int, sum: int
 ) -> None:
-    limits = resources.container_limits(
-        api.LinuxContainerResources(memory_limit_in_bytes=memory, memory_swap_limit_in_bytes=swap)
+    limits = cri_resources.container_limits(
+        api_pb2.LinuxContainerResources(
+            memory_limit_in_bytes=memory, memory_swap_limit_in_bytes=swap
+        )
     )
     assert (limits["memory"], limits["memory_swap"]) == (memory, sum)
 
 
 def test_a_page_size_has_one_limit() -> None:
-    page = api.HugepageLimit(page_size="2MB", limit=1)
-    twice = api.LinuxContainerResources(hugepage_limits=[page, page])
+    page = api_pb2.HugepageLimit(page_size="2MB", limit=1)
+    twice = api_pb2.LinuxContainerResources(hugepage_limits=[page, page])
     with pytest.raises(InvalidRequest, match="more than one limit"):
         container_request("s", container(twice))
     with pytest.raises(InvalidRequest, match="more than one limit"):
-        resources.container_update(twice)
+        cri_resources.container_update(twice)
 
 
 def test_the_limits_of_a_pod_are_recorded_and_do_not_limit_the_sandbox() -> None:
-    config = api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name="web", uid="1", namespace="default"),
-        linux=api.LinuxPodSandboxConfig(
-            resources=LIMITS, overhead=api.LinuxContainerResources(memory_limit_in_bytes=MIB)
+    config = api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name="web", uid="1", namespace="default"),
+        linux=api_pb2.LinuxPodSandboxConfig(
+            resources=LIMITS, overhead=api_pb2.LinuxContainerResources(memory_limit_in_bytes=MIB)
         ),
     )
     request = sandbox_request(config, "")
@@ -116,6 +118,6 @@ def test_the_limits_of_a_pod_are_recorded_and_do_not_limit_the_sandbox() -> None
 
 
 def test_a_field_that_is_not_sent_is_not_an_empty_one() -> None:
-    update = api.UpdatePodSandboxResourcesRequest(resources=api.LinuxContainerResources())
-    assert resources.pod_limits(update, "resources") == PodLimits()
-    assert resources.pod_limits(update, "overhead") is None
+    update = api_pb2.UpdatePodSandboxResourcesRequest(resources=api_pb2.LinuxContainerResources())
+    assert cri_resources.pod_limits(update, "resources") == PodLimits()
+    assert cri_resources.pod_limits(update, "overhead") is None

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from harness.cri import serve
 from jaula.errors import JaulaError, Unavailable
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.runtime_service import SERVICE, RuntimeService
-from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.grpc_status import Code, GrpcError
 
 
 def remove(error: JaulaError | None = None) -> list[str]:
@@ -32,8 +32,8 @@ def remove(error: JaulaError | None = None) -> list[str]:
         )
         methods = RuntimeService(cast(Any, engine), cast(Any, None)).methods()
         async with serve(methods, SERVICE) as client:
-            request = api.RemoveContainerRequest(container_id="c1")
-            await client.call("RemoveContainer", request, api.RemoveContainerResponse)
+            request = api_pb2.RemoveContainerRequest(container_id="c1")
+            await client.call("RemoveContainer", request, api_pb2.RemoveContainerResponse)
         made.append("answer")
 
     try:

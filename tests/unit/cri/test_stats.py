@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cgroups.protocol import (
+from jaula.cgroups.cgroup_driver import (
     BlkioStats,
     CpuStats,
     MemoryStats,
@@ -16,18 +16,18 @@ from jaula.cgroups.protocol import (
     Stats,
 )
 from jaula.engine.containers.resolved_request import resolve
-from jaula.features.kubernetes.cri import stats
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri import cri_stats
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.metrics.pod_usage import (
     CgroupUsage,
     ContainerUsage,
     LayerSample,
     SandboxUsage,
 )
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
-from jaula.state.records import ContainerRecord, PodSandboxRecord
-from jaula.storage.drivers.driver import SnapshotUsage
+from jaula.state.container_records import ContainerRecord, PodSandboxRecord
+from jaula.storage.drivers.storage_driver import SnapshotUsage
 
 COUNTERS = {"rx_bytes": 1, "rx_errors": 2, "tx_bytes": 3, "tx_errors": 4}
 
@@ -52,16 +52,20 @@ def cgroup(pressure: Pressure | None = None, **memory: Any) -> CgroupUsage:
     return CgroupUsage(made, 12, (7,))
 
 
-def used(cgroup: CgroupUsage | None, rate: int | None = None, **limits: Any) -> api.ContainerStats:
+def used(
+    cgroup: CgroupUsage | None, rate: int | None = None, **limits: Any
+) -> api_pb2.ContainerStats:
     layer = LayerSample(SnapshotUsage(77, 3), 11, 1)
-    return stats.container_stats(ContainerUsage(container(**limits), cgroup, rate, layer, "/lib"))
+    return cri_stats.container_stats(
+        ContainerUsage(container(**limits), cgroup, rate, layer, "/lib")
+    )
 
 
-def pod(networks: dict[str, dict[str, int]], usage: CgroupUsage | None) -> api.PodSandboxStats:
+def pod(networks: dict[str, dict[str, int]], usage: CgroupUsage | None) -> api_pb2.PodSandboxStats:
     body = ContainerCreate()
     request = PodSandboxRequest(metadata=PodMetadata("web", "1", "shop"), body=body)
     record = ContainerRecord("s" * 64, "pod", 1, body, "", sandbox=PodSandboxRecord(request))
-    return stats.sandbox_stats(SandboxUsage(record, 9, usage, 5, networks, []))
+    return cri_stats.sandbox_stats(SandboxUsage(record, 9, usage, 5, networks, []))
 
 
 def test_memory_of_v1_is_that_of_the_cgroups_below_as_well() -> None:
@@ -148,4 +152,4 @@ def test_a_filter_selects_by_ids_and_labels() -> None:
         ({"label_selector": {"app": "web"}}, True),
         ({"label_selector": {"app": "other"}}, False),
     ):
-        assert stats.matches(api.ContainerStatsFilter(**fields), record) is selected
+        assert cri_stats.matches(api_pb2.ContainerStatsFilter(**fields), record) is selected

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.daemon.engine import _lazy_layers
+from jaula.daemon.create_engine import _lazy_layers
 from jaula.errors import InvalidRequest
-from jaula.storage.layers.store import LayerFormat, LayerStore
+from jaula.storage.layers.layer_store import LayerFormat, LayerStore
 
 OVERLAY: Any = SimpleNamespace(name="overlay")
 

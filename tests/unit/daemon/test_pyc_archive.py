@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.daemon import pyc_archive
+from jaula.daemon import engine_archive
 
-SOURCE = str(Path(pyc_archive.__file__).parents[2])
+SOURCE = str(Path(engine_archive.__file__).parents[2])
 MODULE = '''"""A text."""
 
 def checked(value: "int") -> "int":
@@ -60,7 +60,7 @@ def made(tmp_path: Path) -> Path:
 
 def write(place: Path) -> None:
     files = {
-        "jaula.daemon.pyc_archive": pyc_archive.__file__,
+        "jaula.daemon.engine_archive": engine_archive.__file__,
         "subject": str(place / "subject.py"),
         "folder": str(place / "folder/__init__.py"),
         "folder.inner": str(place / "folder/inner.py"),
@@ -74,7 +74,7 @@ def write(place: Path) -> None:
 def taken(place: Path, script: str) -> str:
     return python(
         f"sys.path.insert(0, {str(place)!r})\n"
-        "from jaula.daemon import pyc_archive\n"
+        "from jaula.daemon import engine_archive as pyc_archive\n"
         f"pyc_archive.archive_path = lambda: {str(place / 'archive')!r}\n"
         f"pyc_archive.install()\n{script}"
     )
@@ -94,7 +94,8 @@ def test_code_has_no_texts_and_annotations_but_assertions(made: Path) -> None:
     )
     kind = "{'field': <class 'int'>}"
     assert printed == (
-        f'jaula.daemon.pyc_archive None None {{}} None {kind}\nno value 5 assert value, "no value"'
+        f"jaula.daemon.engine_archive None None {{}} None {kind}\n"
+        'no value 5 assert value, "no value"'
     )
 
 
@@ -105,7 +106,7 @@ def test_a_package_and_its_modules_are_taken(made: Path) -> None:
         "print(folder.inner.VALUE, folder.__path__, folder.inner.__package__,\n"
         "    type(folder.inner.__loader__).__module__)",
     )
-    assert printed == f"2 ['{made}/folder'] folder jaula.daemon.pyc_archive"
+    assert printed == f"2 ['{made}/folder'] folder jaula.daemon.engine_archive"
 
 
 def test_a_changed_source_is_imported_as_usual(made: Path) -> None:
@@ -132,7 +133,7 @@ def test_modules_are_found_after_the_index_was_released(made: Path) -> None:
         "import subject\npyc_archive.release()\nimport folder\n"
         "print(subject.__doc__, type(folder.__loader__).__module__)",
     )
-    assert printed == "None jaula.daemon.pyc_archive"
+    assert printed == "None jaula.daemon.engine_archive"
 
 
 @pytest.mark.parametrize("released", [True, False])

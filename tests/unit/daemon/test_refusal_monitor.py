@@ -21,46 +21,46 @@ from jaula.features.why.refusal_monitor import (
     fact_of,
     owns,
 )
-from jaula.kernel import audit
-from jaula.kernel.audit import Record
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import ContainerRecord
+from jaula.kernel import kernel_audit
+from jaula.kernel.kernel_audit import Record
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord
 
 A, B = "a" * 64, "b" * 64
 KILLED = Record(
-    audit.AUDIT_SECCOMP,
+    kernel_audit.AUDIT_SECCOMP,
     "audit(1795984613.092:1502): auid=4294967295 uid=2385000000 gid=0 ses=4294967295 pid=29229 "
     'comm="python" exe="/usr/bin/python3.13" sig=31 arch=c000003e syscall=111 compat=0 '
     "ip=0x7f3dff0556f9 code=0x80000000",
 )
 ACCESS = Record(
-    audit.AUDIT_LANDLOCK_ACCESS,
+    kernel_audit.AUDIT_LANDLOCK_ACCESS,
     "audit(1795984613.936:1503): domain=1ed38a712 blockers=fs.make_reg,fs.refer "
     'path="/etc" dev="overlay" ino=15745',
 )
 CREATED = Record(
-    audit.AUDIT_LANDLOCK_DOMAIN,
+    kernel_audit.AUDIT_LANDLOCK_DOMAIN,
     "audit(1795984613.936:1503): domain=1ed38a712 status=allocated mode=enforcing pid=29306 "
     'uid=2050000000 exe="/usr/bin/python3.13" comm="jaula-shim"',
 )
 FREED = Record(
-    audit.AUDIT_LANDLOCK_DOMAIN,
+    kernel_audit.AUDIT_LANDLOCK_DOMAIN,
     "audit(1795984614.012:1506): domain=1ed38a712 status=deallocated denials=3",
 )
 CALL = Record(
-    audit.AUDIT_SYSCALL,
+    kernel_audit.AUDIT_SYSCALL,
     "audit(1795984613.936:1503): arch=c000003e syscall=59 success=no exit=-13 a0=7f46c9332060 "
     "a1=0 a2=0 a3=6 items=0 ppid=29136 pid=29306 auid=4294967295 uid=2050000000 gid=0 euid=0 "
     'comm="python" exe="/usr/bin/python3.13" key=(null)',
 )
 APPARMOR = Record(
-    audit.AUDIT_AVC,
+    kernel_audit.AUDIT_AVC,
     'audit(1430763035.648:16): apparmor="DENIED" operation="open" profile="jaula-default" '
     'name="/proc/sys/kernel/core_pattern" pid=2345 comm="sh" requested_mask="wc" '
     'denied_mask="wc" fsuid=2385000033 ouid=0',
 )
 SELINUX = Record(
-    audit.AUDIT_AVC,
+    kernel_audit.AUDIT_AVC,
     'audit(1226874073.147:96): avc:  denied  { getattr } for  pid=2465 comm="httpd" '
     'path="/var/www/file1" dev=dm-0 ino=284133 scontext=system_u:system_r:container_t:s0:c1,c2 '
     "tcontext=unconfined_u:object_r:samba_share_t:s0 tclass=file permissive=0",

@@ -103,7 +103,7 @@ def test_nothing_of_opentelemetry_is_loaded_by_an_engine_without_traces() -> Non
     program = (
         "import sys\n"
         "import jaula.daemon.serve, jaula.daemon.reload, jaula.engine.authz.gateway\n"
-        "import jaula.api.http.server, jaula.engine.engine\n"
+        "import jaula.api.http.api_server, jaula.engine.engine\n"
         "print(*(n for n in sys.modules if n.startswith(('opentelemetry', 'prometheus',"
         " 'jaula.daemon.traces', 'jaula.features.metrics.verification',"
         " 'jaula.features.metrics.l', 'jaula.features.metrics.s'))))"

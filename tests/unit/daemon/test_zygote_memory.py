@@ -10,8 +10,8 @@ PROJECT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import os, sys
 os.geteuid = lambda: 0
-from jaula.cli import command
-from jaula.cli.commands import daemon
+from jaula.cli import command_parser
+from jaula.cli import daemon
 from jaula.daemon import main
 
 def launch(load_interfaces, **_):
@@ -27,7 +27,7 @@ def main_of_engine(config, _):
     main._launch(config, -1)
 
 main.main = main_of_engine
-daemon.run(command.parse(daemon.COMMAND, ("--config-file", "/dev/null")))
+daemon.run(command_parser.parse(daemon.COMMAND, ("--config-file", "/dev/null")))
 """
 LARGE = {
     *("ast", "asyncio", "dataclasses", "email", "hashlib", "http", "inspect", "ipaddress"),

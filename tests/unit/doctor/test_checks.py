@@ -8,9 +8,15 @@ import msgspec
 import pytest
 
 from jaula.features.checkpoint.runtime.probe import CriuReport
-from jaula.features.doctor import host
-from jaula.features.doctor.checks import Finding, State, examine, has_blocker, kernel_features
-from jaula.features.doctor.host import HostReport, Program
+from jaula.features.doctor import host_state
+from jaula.features.doctor.doctor_checks import (
+    Finding,
+    State,
+    examine,
+    has_blocker,
+    kernel_features,
+)
+from jaula.features.doctor.host_state import HostReport, Program
 from jaula.features.doctor.kernel.check_config import SupportRow
 
 GOOD = HostReport(
@@ -190,13 +196,13 @@ def test_an_old_kernel_costs() -> None:
 
 
 def test_host_files_are_parsed() -> None:
-    assert host.kernel("6.12.3-amd64") == (6, 12)
-    assert host.kernel("5.10-rc1") == (5, 10)
-    assert host.kernel("x") == (0, 0)
+    assert host_state.kernel("6.12.3-amd64") == (6, 12)
+    assert host_state.kernel("5.10-rc1") == (5, 10)
+    assert host_state.kernel("x") == (0, 0)
     text = 'NAME=x\nID=ubuntu\nID_LIKE="debian other"\n'
-    assert host.distribution(text) == ("ubuntu", "debian", "other")
-    assert host.next_subid("") == 100_000
-    assert host.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
+    assert host_state.distribution(text) == ("ubuntu", "debian", "other")
+    assert host_state.next_subid("") == 100_000
+    assert host_state.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
 
 
 def test_missing_kernel_features_are_findings() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from jaula.engine import engine as engine_module
 from jaula.engine.engine import Engine
-from jaula.network.firewall.nftables import FirewallError
+from jaula.network.firewall.nft_command import FirewallError
 
 
 class Network:

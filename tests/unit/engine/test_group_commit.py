@@ -12,8 +12,8 @@ import pytest
 
 from jaula.engine.group_commit import GroupCommit
 from jaula.errors import Unavailable
+from jaula.state.container_records import EngineIdentity
 from jaula.state.database import Database
-from jaula.state.records import EngineIdentity
 from unit.event_loop import idle
 
 

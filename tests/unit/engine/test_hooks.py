@@ -11,8 +11,8 @@ import pytest
 from jaula import feature
 from jaula.config import EngineConfig
 from jaula.engine.hooks import Hooks
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.state.records import ContainerRecord
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.state.container_records import ContainerRecord
 
 OF_ENGINE = (
     *("listen", "restoring", "restored", "network_opened"),

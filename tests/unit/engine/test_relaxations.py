@@ -10,9 +10,9 @@ import pytest
 from jaula.engine import relaxations
 from jaula.engine.containers.resolved_request import resolve
 from jaula.spec import decode
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, LogConfig
+from jaula.spec.api_documents import ContainerCreate, ExecCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkCreate
-from jaula.state.records import MountRecord
+from jaula.state.container_records import MountRecord
 
 
 def of(**host: Any) -> list[str]:

@@ -18,11 +18,11 @@ import pytest
 from jaula import errors
 from jaula.caller_quota import CallerQuota, CallerShare
 from jaula.errors import NotFound
-from jaula.grpc import connection
-from jaula.grpc.client import Channel
-from jaula.grpc.connection import Limits
-from jaula.grpc.errors import Code, GrpcError, decode_message, encode_message, parse_code
-from jaula.grpc.server import Call, Method, Server, as_grpc_error
+from jaula.grpc import http2_connection
+from jaula.grpc.grpc_client import Channel
+from jaula.grpc.grpc_server import Call, Method, Server, as_grpc_error
+from jaula.grpc.grpc_status import Code, GrpcError, decode_message, encode_message, parse_code
+from jaula.grpc.http2_connection import Limits
 
 
 class Text:
@@ -442,7 +442,7 @@ def test_large_headers_end_the_connection() -> None:
 
 
 def test_pings_are_answered_only_as_fast_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_SPARE_FRAMES", 1 << 30)
+    monkeypatch.setattr(http2_connection, "_SPARE_FRAMES", 1 << 30)
 
     async def attack(peer: Peer) -> None:
         await peer.send()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from jaula.features.harden import check
-from jaula.features.harden.check import CommandResult, Lack, Life
-from jaula.features.record.document import Entry
-from jaula.features.record.reader import Record
-from jaula.spec.profile import Files, Network, Profile
+from jaula.features.harden import check_profile
+from jaula.features.harden.check_profile import CommandResult, Lack, Life
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_reader import Record
+from jaula.spec.confinement_profile import Files, Network, Profile
 from jaula.state.audit_log import Head
 
 PROFILE = Profile(
@@ -107,10 +107,10 @@ def entry(kind: str, **fields: Any) -> Entry:
     ],
 )
 def test_a_new_refusal_is_a_lack_with_its_item(found: Entry, section: str, item: str) -> None:
-    verdict = check.evaluate(life(), life(found), PROFILE)
+    verdict = check_profile.evaluate(life(), life(found), PROFILE)
     assert [(lack.section, lack.item) for lack in verdict.lacks] == [(section, item)]
     assert not verdict.works
-    same = check.evaluate(life(found), life(found, found), PROFILE)
+    same = check_profile.evaluate(life(found), life(found, found), PROFILE)
     assert same == ((), ())
     assert same.works
 
@@ -128,13 +128,13 @@ def test_a_new_refusal_is_a_lack_with_its_item(found: Entry, section: str, item:
     ],
 )
 def test_what_is_not_a_refusal_is_no_lack(found: Entry) -> None:
-    assert check.evaluate(life(), life(found), PROFILE).works
+    assert check_profile.evaluate(life(), life(found), PROFILE).works
 
 
 def test_destinations_that_the_list_refused_are_lacks_once() -> None:
     rows = [{"Destination": "tcp:192.0.2.1:80", "Packets": 3}]
     found = entry("connect", address="192.0.2.1", port=80, protocol="tcp", errno="ECONNREFUSED")
-    verdict = check.evaluate(life(), life(found, EgressRefused=rows), PROFILE)
+    verdict = check_profile.evaluate(life(), life(found, EgressRefused=rows), PROFILE)
     assert len(verdict.lacks) == 1
     assert str(verdict.lacks[0]) == (
         'connection to tcp:192.0.2.1:80 was refused: add "tcp:192.0.2.1:80" to network.egress'
@@ -143,9 +143,9 @@ def test_destinations_that_the_list_refused_are_lacks_once() -> None:
 
 def test_a_kill_for_memory_is_a_lack_of_memory() -> None:
     killed = {"OOMKilled": True}
-    verdict = check.evaluate(life(), life(State=killed), PROFILE)
+    verdict = check_profile.evaluate(life(), life(State=killed), PROFILE)
     assert verdict.lacks == (Lack("a process was killed for memory", "limits", "a larger memory"),)
-    assert check.evaluate(life(State=killed), life(State=killed), PROFILE).works
+    assert check_profile.evaluate(life(State=killed), life(State=killed), PROFILE).works
 
 
 @pytest.mark.parametrize(
@@ -170,16 +170,16 @@ def test_a_kill_for_memory_is_a_lack_of_memory() -> None:
     ],
 )
 def test_a_worse_result_is_broken(before: Life, after: Life, words: str) -> None:
-    assert check.evaluate(before, after, PROFILE).broken == (words,)
-    assert check.evaluate(after, after, PROFILE).works
+    assert check_profile.evaluate(before, after, PROFILE).broken == (words,)
+    assert check_profile.evaluate(after, after, PROFILE).works
 
 
 def test_a_path_is_covered_by_itself_or_a_directory_above() -> None:
-    assert check.covers(("/etc/",), "/etc/x")
-    assert check.covers(("/etc",), "/etc/x")
-    assert check.covers(("/etc/x",), "/etc/x")
-    assert not check.covers(("/etc/x",), "/etc/xy")
-    assert not check.covers((), "/etc")
+    assert check_profile.covers(("/etc/",), "/etc/x")
+    assert check_profile.covers(("/etc",), "/etc/x")
+    assert check_profile.covers(("/etc/x",), "/etc/x")
+    assert not check_profile.covers(("/etc/x",), "/etc/xy")
+    assert not check_profile.covers((), "/etc")
 
 
 def test_a_twin_has_nothing_of_the_containers_own() -> None:
@@ -201,7 +201,7 @@ def test_a_twin_has_nothing_of_the_containers_own() -> None:
         },
         "NetworkingConfig": {"EndpointsConfig": {"own": {"Aliases": ["db"]}}},
     }
-    made = check.twin(body, {"/data": "copy1", "/named": "copy2"})
+    made = check_profile.twin(body, {"/data": "copy1", "/named": "copy2"})
     host = made["HostConfig"]
     assert host["Binds"] == ["copy1:/data:ro", "/etc:/host:ro"]
     assert [mount.get("Source") for mount in host["Mounts"]] == ["copy2", "/srv", None]

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from harness.container_record import IMAGE, record
 from jaula.errors import InvalidRequest
-from jaula.features.harden import toml
+from jaula.features.harden import profile_toml
 from jaula.features.harden.derive import derive, losses
-from jaula.features.record.document import GivenDevice, Loss, text_of
-from jaula.spec import profile as document
-from jaula.spec.profile import Limits, Profile
+from jaula.features.record.record_document import GivenDevice, Loss, text_of
+from jaula.spec import confinement_profile
+from jaula.spec.confinement_profile import Limits, Profile
 
 WEB = "/usr/sbin/web"
 
@@ -41,7 +41,7 @@ def test_used_capabilities_are_in_it_with_their_evidence() -> None:
         ("capability-refused", {"capability": "CAP_NET_RAW", "syscall": "socket"}),
     )
     assert made.capabilities == ("SETUID",)
-    assert toml.evidence_text(made.evidence["capabilities"]["SETUID"]) == (
+    assert profile_toml.evidence_text(made.evidence["capabilities"]["SETUID"]) == (
         f"3 times by {WEB}: setuid"
     )
     assert any("CAP_SYS_ADMIN" in note for note in made.notes)
@@ -111,7 +111,7 @@ def test_files_below_written_ones_leave_a_list_for_reading() -> None:
     assert made.files.execute == (WEB,)
     assert made.files.read == ("/data/index.html",)
     assert made.files.write == ("/data/",)
-    text = toml.dumps(made)
+    text = profile_toml.dumps(made)
     assert "1 program may be executed, all others are refused." in text
     assert "may be read" not in text
 
@@ -123,13 +123,13 @@ def test_a_program_that_reads_no_file_may_read_itself_only() -> None:
 
 def test_a_list_that_is_left_out_says_so() -> None:
     for files, words in (
-        (document.Files(execute=("/bin/sh",)), "# All files may be read."),
-        (document.Files(read=("/etc/",)), "# What may be read may be executed."),
-        (document.Files(), "# The whole root may be read and executed."),
+        (confinement_profile.Files(execute=("/bin/sh",)), "# All files may be read."),
+        (confinement_profile.Files(read=("/etc/",)), "# What may be read may be executed."),
+        (confinement_profile.Files(), "# The whole root may be read and executed."),
     ):
-        text = toml.dumps(Profile(name="x", files=files))
+        text = profile_toml.dumps(Profile(name="x", files=files))
         assert words in text
-        assert document.load(text.encode(), "x").files == files
+        assert confinement_profile.load(text.encode(), "x").files == files
 
 
 def test_a_dynamic_program_needs_its_loader() -> None:
@@ -221,10 +221,10 @@ def test_ports_are_restricted_if_the_start_was_recorded() -> None:
     made = of(server, bound)
     assert made.network.listen == ("tcp:20",)
     assert of(server).network.listen == ()
-    assert "listen = []" in toml.dumps(of(server))
+    assert "listen = []" in profile_toml.dumps(of(server))
     late = of(server, bound, started=False)
     assert late.network.listen is None
-    assert "Connections from others are not restricted" in toml.dumps(late)
+    assert "Connections from others are not restricted" in profile_toml.dumps(late)
     assert "ports, and files read and executed, are not restricted" in late.notes[0]
 
 
@@ -263,7 +263,7 @@ def test_devices_besides_those_of_each_container_are_listed() -> None:
         devices=(FUSE, DISK),
     )
     assert made.devices == ("/dev/fuse", "/dev/vdb:/dev/data:r")
-    assert document.load(toml.dumps(made).encode(), "made") == made
+    assert confinement_profile.load(profile_toml.dumps(made).encode(), "made") == made
 
 
 @pytest.mark.parametrize(
@@ -454,9 +454,9 @@ def test_any_record_gives_a_profile_that_reads_back(
     entries: list[tuple[str, dict[str, Any]]], program: str, started: bool
 ) -> None:
     made = derive([record(*((k, program, f) for k, f in entries), started=started)], "web")
-    text = toml.dumps(made)
-    assert document.load(text.encode(), "web.toml") == made
-    assert toml.dumps(document.load(text.encode(), "web.toml")) == text
+    text = profile_toml.dumps(made)
+    assert confinement_profile.load(text.encode(), "web.toml") == made
+    assert profile_toml.dumps(confinement_profile.load(text.encode(), "web.toml")) == text
     assert all(line.isprintable() for line in text.splitlines())
     for items in (made.files.read, made.files.write, made.files.execute,
                   made.network.listen or ()):  # fmt: skip
@@ -544,7 +544,7 @@ def test_a_container_with_long_and_many_paths_gives_a_profile_that_loads() -> No
     long = ["/".join(["", *(f"{n:03}" * 80 for _ in range(15)), f"f{n}"]) for n in range(600)]
     entries = [("file", path, {"path": path, "mode": "read,write,create"}) for path in long]
     made = derive([record(*entries, *(("exec", p, {"executed": p}) for p in long))], "web")
-    assert document.load(toml.dumps(made).encode(), "web.toml") == made
+    assert confinement_profile.load(profile_toml.dumps(made).encode(), "web.toml") == made
     assert made.files.execute == ()
 
 
@@ -562,7 +562,7 @@ def test_the_longest_lists_make_a_profile_that_loads() -> None:
     made = derive([record(*places, *read, *programs, *sockets, *calls)], "web")
     assert made.incomplete == ()
     assert len(made.network.egress or ()) == len(made.network.listen or ()) == 1000
-    assert document.load(toml.dumps(made).encode(), "web.toml") == made
+    assert confinement_profile.load(profile_toml.dumps(made).encode(), "web.toml") == made
 
 
 def test_a_container_that_writes_everywhere_has_a_writable_root() -> None:
@@ -595,7 +595,7 @@ def test_a_list_that_losses_take_out_is_named(table: str, fields: tuple[str, ...
     assert made.incomplete == fields
     assert made.sources[0].losses == {table: 3}
     assert losses(made)[0] == f"the records lost some of: {table}"
-    assert document.load(toml.dumps(made).encode(), "made") == made
+    assert confinement_profile.load(profile_toml.dumps(made).encode(), "made") == made
 
 
 def test_a_record_without_losses_leaves_no_list_out() -> None:

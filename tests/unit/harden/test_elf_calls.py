@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness import elf_files
 from jaula.features.harden.elf import Elf, InvalidElf, Object
 from jaula.features.harden.elf_calls import Analysis, Calls
-from jaula.features.kubernetes.pods import pause
+from jaula.features.kubernetes.pods import pause_rootfs
 from jaula.kernel.seccomp import name_of
 
 BUSYBOX = Path("/bin/busybox")
@@ -39,7 +39,7 @@ def code(text: str) -> bytes:
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_program_of_a_sandbox_has_its_four_calls(machine: str) -> None:
-    result = calls(pause.program(machine))
+    result = calls(pause_rootfs.program(machine))
     assert names(result, machine) == {"rt_sigprocmask", "rt_sigtimedwait", "wait4", "exit_group"}
     assert not result.unknown
 
@@ -154,9 +154,15 @@ def test_busybox_has_what_its_applets_need() -> None:
         (b"\x7fELF", "64-bit"),
         (b"\x7fELF\x01\x01" + bytes(100), "64-bit"),
         (b"\x7fELF\x02\x01" + bytes(100), "machine 0"),
-        (pause.program("x86_64")[:16] + b"\1" + pause.program("x86_64")[17:], "type 1"),
-        (pause.program("x86_64")[:56] + b"\xff\xff" + pause.program("x86_64")[58:], "program head"),
-        (pause.program("x86_64")[:100], "program headers"),
+        (
+            pause_rootfs.program("x86_64")[:16] + b"\1" + pause_rootfs.program("x86_64")[17:],
+            "type 1",
+        ),
+        (
+            pause_rootfs.program("x86_64")[:56] + b"\xff\xff" + pause_rootfs.program("x86_64")[58:],
+            "program head",
+        ),
+        (pause_rootfs.program("x86_64")[:100], "program headers"),
     ],
 )
 def test_what_is_not_an_elf_file_is_refused(data: bytes, error: str) -> None:
@@ -197,7 +203,7 @@ def test_long_texts_take_linear_time() -> None:
 
 
 SAMPLES = (
-    pause.program("x86_64"), pause.program("aarch64"), library(),
+    pause_rootfs.program("x86_64"), pause_rootfs.program("aarch64"), library(),
     program("bf27000000" + call_slot(5, 0) + EXIT, "syscall", needed=["c.so"], run_path="$ORIGIN"),
 )  # fmt: skip
 

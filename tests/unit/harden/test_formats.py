@@ -9,7 +9,7 @@ import yaml
 
 from jaula.features.harden.formats import apparmor, compose, docker, kubernetes, quadlet, seccomp
 from jaula.security.seccomp.docker_profile import parse
-from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
+from jaula.spec.confinement_profile import Files, Limits, Network, Process, Profile, Seccomp
 
 HOSTILE = "/srv/a b\"c'd$e%f*g{h},i\nj\\k\x1b/"
 WEB = Profile(

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.features.harden import toml
+from jaula.features.harden import profile_toml
 from jaula.features.harden.formats import (
     apparmor,
     compose,
@@ -30,8 +30,8 @@ from jaula.features.harden.formats import (
 )
 from jaula.features.harden.formats import yaml as yaml_form
 from jaula.security.seccomp.docker_profile import parse
-from jaula.spec import profile as document
-from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
+from jaula.spec import confinement_profile
+from jaula.spec.confinement_profile import Files, Limits, Network, Process, Profile, Seccomp
 from jaula.spec.quoted_string import quoted
 
 FORMS = (apparmor, compose, docker, kubernetes, quadlet, seccomp)
@@ -45,7 +45,7 @@ NASTY = (
 NAMES = st.from_regex(r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}\Z", fullmatch=True)
 PART = st.lists(st.sampled_from(NASTY), min_size=1, max_size=6).map("".join)
 PATHS = st.lists(PART, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
-MOUNTS = PATHS.map(lambda path: path.replace(":", "")).filter(document.is_mount_path)
+MOUNTS = PATHS.map(lambda path: path.replace(":", "")).filter(confinement_profile.is_mount_path)
 OPTIONS = st.sampled_from(["", "size=64m", "size=1m,mode=1777", "exec,size=2g"])
 PROFILES = st.builds(
     lambda files, **fields: Profile(files=files, **fields),
@@ -83,7 +83,7 @@ TOOL = settings(FUZZ, max_examples=25)
 @FUZZ
 @given(PROFILES)
 def test_toml_reads_back(made: Profile) -> None:
-    assert document.load(toml.dumps(made).encode(), "text") == made
+    assert confinement_profile.load(profile_toml.dumps(made).encode(), "text") == made
 
 
 @pytest.mark.parametrize(
@@ -287,18 +287,22 @@ BAD: list[Profile] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("made", BAD, ids=lambda made: repr(toml.dumps(made).split("\n")[3:9])[:80])
+@pytest.mark.parametrize(
+    "made", BAD, ids=lambda made: repr(profile_toml.dumps(made).split("\n")[3:9])[:80]
+)
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__.rpartition(".")[2])
 def test_a_value_of_another_grammar_is_refused(form: ModuleType, made: Profile) -> None:
     with pytest.raises(InvalidRequest):
         form.render(made)
 
 
-@pytest.mark.parametrize("made", BAD, ids=lambda made: repr(toml.dumps(made).split("\n")[3:9])[:80])
+@pytest.mark.parametrize(
+    "made", BAD, ids=lambda made: repr(profile_toml.dumps(made).split("\n")[3:9])[:80]
+)
 def test_a_file_with_such_a_value_is_refused(made: Profile) -> None:
-    text = toml.dumps(made)
+    text = profile_toml.dumps(made)
     try:
-        loaded = document.load(text.encode(), "text")
+        loaded = confinement_profile.load(text.encode(), "text")
     except InvalidRequest:
         return
     with pytest.raises(InvalidRequest):  # an unknown capability, which the host's engine tells

@@ -14,13 +14,13 @@ import pytest
 
 from harness import elf_files
 from jaula.errors import InvalidRequest
-from jaula.features.harden import toml
+from jaula.features.harden import profile_toml
 from jaula.features.harden.image_scan import guess
 from jaula.features.harden.image_scan_languages import LANGUAGES, language_of
 from jaula.features.harden.image_scan_program import commands
 from jaula.features.harden.image_scan_tree import SavedImage, read_archive
-from jaula.spec import profile
-from jaula.spec.profile import Profile
+from jaula.spec import confinement_profile
+from jaula.spec.confinement_profile import Profile
 
 EXIT = bytes.fromhex("31ff b8e7000000 0f05")
 Files = Mapping[str, "bytes | str | int"]  # content; '->' and a link's target; a directory's mode
@@ -73,7 +73,7 @@ def image(config: dict[str, Any], *layers: Files) -> Iterator[SavedImage]:
 def guessed(config: dict[str, Any], *layers: Files) -> Profile:
     with image(config, *layers) as read:
         made = guess(read.tree, read.document, "web", image="a:1")
-    assert profile.load(toml.dumps(made).encode(), "web.toml") == made
+    assert confinement_profile.load(profile_toml.dumps(made).encode(), "web.toml") == made
     return made
 
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from jaula.errors import Conflict
-from jaula.features.harden import narrow, request
+from jaula.features.harden import hardened_request, narrow
 from jaula.features.harden.narrow import Given
-from jaula.spec import profile
-from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
+from jaula.spec import confinement_profile
+from jaula.spec.confinement_profile import Files, Limits, Network, Process, Profile, Seccomp
 
 IMAGE: dict[str, Any] = {"Config": {"User": ""}}
 
@@ -225,19 +225,19 @@ def test_another_user_is_more() -> None:
 
 
 def test_a_requested_list_of_masked_paths_stays() -> None:
-    defaults = list(request.MASKED_PATHS)
+    defaults = list(hardened_request.MASKED_PATHS)
     for masked, kept in (
         (defaults, False),
         ([*defaults, "/proc/own"], True),
         (defaults[:3], True),
         ([], True),
     ):
-        body = request.of_container(
+        body = hardened_request.of_container(
             container(MaskedPaths=masked), IMAGE, "default", Profile(name="default")
         )
         assert ("MaskedPaths" in body["HostConfig"]) == kept
     options = {"SecurityOpt": ["mask=/proc/own:/proc/b"]}
-    body = request.of_container(
+    body = hardened_request.of_container(
         container(MaskedPaths=[*defaults, "/proc/own", "/proc/b"], **options), IMAGE, "default",
         Profile(name="default"),
     )  # fmt: skip
@@ -255,7 +255,9 @@ def test_a_requested_list_of_masked_paths_stays() -> None:
 def test_options_that_the_former_profile_did_not_set_stay(former: str, kept: set[str]) -> None:
     options = ["no-new-privileges", "seccomp-allow=x86_64:read", "landlock=exec"]
     inspect = container(Profile=former, SecurityOpt=options, ReadonlyRootfs=True)
-    host = request.of_container(inspect, IMAGE, "default", Profile(name="default"))["HostConfig"]
+    host = hardened_request.of_container(inspect, IMAGE, "default", Profile(name="default"))[
+        "HostConfig"
+    ]
     left = {*host["SecurityOpt"], *(("read-only",) if host["ReadonlyRootfs"] else ())}
     assert kept <= left
 
@@ -268,7 +270,7 @@ def test_options_that_the_former_profile_did_not_set_stay(former: str, kept: set
     ["/dev/fuse", "/dev/fuse:/x", "/dev/a:/dev/b:rwm", "/dev/a:/dev/b:r", "/dev/bus/usb/001/002"],
 )
 def test_devices(item: str) -> None:
-    assert profile.is_device(item)
+    assert confinement_profile.is_device(item)
 
 
 @pytest.mark.parametrize(
@@ -279,4 +281,4 @@ def test_devices(item: str) -> None:
      "/dev/a\u2028b", "/dev/./a"],
 )  # fmt: skip
 def test_what_is_not_a_device(item: str) -> None:
-    assert not profile.is_device(item)
+    assert not confinement_profile.is_device(item)

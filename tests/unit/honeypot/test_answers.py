@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.features.honeypot import answers, sink
-from jaula.network.dns import message as dns
+from jaula.network.dns import message
 
 
 def query(name: str, type_: int) -> bytes:
@@ -39,14 +39,14 @@ def test_names_are_bounded() -> None:
 def test_a_query_gets_the_address_of_its_type() -> None:
     names = answers.Names()
     v4, v6 = names.addresses("c2.example")
-    name, answer = answers.dns_answer(query("C2.example", dns.A), names)
+    name, answer = answers.dns_answer(query("C2.example", message.A), names)
     assert name == "c2.example"
     assert answer.endswith(ipaddress.ip_address(v4).packed)
-    assert answers.dns_answer(query("c2.example", dns.AAAA), names)[1].endswith(
+    assert answers.dns_answer(query("c2.example", message.AAAA), names)[1].endswith(
         ipaddress.ip_address(v6).packed
     )
     back = f"{ipaddress.ip_address(v4).reverse_pointer}"
-    assert b"\x02c2\x07example" in answers.dns_answer(query(back, dns.PTR), names)[1]
+    assert b"\x02c2\x07example" in answers.dns_answer(query(back, message.PTR), names)[1]
 
 
 @given(data=st.binary(max_size=600))

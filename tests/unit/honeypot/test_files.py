@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.features.honeypot.document import File, Sample
-from jaula.features.honeypot.files import MAX_PATHS, _merge, inside_id, watched_mounts
+from jaula.features.honeypot.run_directory import File, Sample
+from jaula.features.honeypot.written_files import MAX_PATHS, _merge, inside_id, watched_mounts
 from jaula.kernel import mountinfo
 
 _TABLE = mountinfo.parse(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images import platform
-from jaula.images.platform import format_platform, normalize, parse_platform, select
-from jaula.spec.image import (
+from jaula.images import image_platform
+from jaula.images.image_platform import format_platform, normalize, parse_platform, select
+from jaula.spec.image_documents import (
     MANIFEST,
     Descriptor,
     Platform,
@@ -31,11 +31,11 @@ def test_the_manifest_of_the_platform_is_chosen() -> None:
 def test_the_best_image_for_this_machine_is_preferred_to_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(platform, "host", lambda: Platform("amd64", "linux"))
+    monkeypatch.setattr(image_platform, "host", lambda: Platform("amd64", "linux"))
     there = [descriptor("s390x"), descriptor("386"), descriptor("amd64")]
-    assert platform.prefer(there) is there[2]
-    assert platform.prefer(there[:2]) is there[1]
-    assert platform.prefer(there[:1]) is there[0]
+    assert image_platform.prefer(there) is there[2]
+    assert image_platform.prefer(there[:2]) is there[1]
+    assert image_platform.prefer(there[:1]) is there[0]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_best_image_for_this_machine_is_preferred_to_the_first(
     ],
 )
 def test_a_platform_in_json_is_decoded(text: str, expected: Platform | None) -> None:
-    assert platform.decode_platform(text) == expected
+    assert image_platform.decode_platform(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_platform_in_json_is_decoded(text: str, expected: Platform | None) -> 
 )
 def test_a_malformed_platform_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        platform.decode_platform(text)
+        image_platform.decode_platform(text)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaula.kernel.audit import Record, decode, type_filter
+from jaula.kernel.kernel_audit import Record, decode, type_filter
 
 
 def datagram(kind: int, text: bytes = b"audit(1.0:1): x") -> bytes:

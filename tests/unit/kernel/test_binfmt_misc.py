@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.images.platform import runnable
+from jaula.images.image_platform import runnable
 from jaula.kernel import binfmt_misc
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 
 ARM64 = """enabled
 interpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.kernel.paths import make_directory_in_root, make_file_in_root
+from jaula.kernel.openat2 import make_directory_in_root, make_file_in_root
 
 
 @pytest.fixture

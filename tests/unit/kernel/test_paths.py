@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.kernel import paths
+from jaula.kernel import openat2
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def test_a_file_is_read_up_to_its_limit_and_no_byte_further(
 ) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
-    assert paths.read_file_in_root(root, "file", size) == content
-    assert paths.read_file_in_root(root, "file", size + 1) == content
+    assert openat2.read_file_in_root(root, "file", size) == content
+    assert openat2.read_file_in_root(root, "file", size + 1) == content
     if size:
         with pytest.raises(OSError, match=f"larger than {size - 1} bytes") as caught:
-            paths.read_file_in_root(root, "file", size - 1)
+            openat2.read_file_in_root(root, "file", size - 1)
         assert caught.value.errno == errno.EFBIG
 
 
@@ -37,4 +37,4 @@ def test_only_a_file_is_read(root: int, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in ("fifo", "."):
         with pytest.raises(OSError, match="not a regular file"):
-            paths.read_file_in_root(root, name, 10)
+            openat2.read_file_in_root(root, name, 10)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.kernel import sync
+from jaula.kernel import syncfs
 
 
 @pytest.mark.parametrize("former", [None, b"former"])
@@ -30,7 +30,7 @@ def test_the_content_is_on_the_disk_before_its_name(
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(os, "rename", recorded_rename)
-    sync.write_durable(path, b"new", 0o640)
+    syncfs.write_durable(path, b"new", 0o640)
     assert order == ["content", "rename", "directory"]
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o640
@@ -49,7 +49,7 @@ def test_a_failure_keeps_the_former_file_and_leaves_no_other(
     with monkeypatch.context() as failing:
         failing.setattr(os, call, fail)
         with pytest.raises(OSError, match="Input/output error"):
-            sync.write_durable(path, b"new")
+            syncfs.write_durable(path, b"new")
     assert path.read_bytes() == b"former"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -58,5 +58,5 @@ def test_a_relative_path_is_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sync.write_durable("file", b"")
+    syncfs.write_durable("file", b"")
     assert (tmp_path / "file").read_bytes() == b""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.kubernetes.kube.documents import MAX_SIZE, InvalidDocument, load
+from jaula.features.kubernetes.kube.kube_documents import MAX_SIZE, InvalidDocument, load
 
 
 def value(text: str) -> object:

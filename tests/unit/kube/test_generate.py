@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from jaula.features.kubernetes.kube import generate, plan
-from jaula.features.kubernetes.kube.documents import load
+from jaula.features.kubernetes.kube import generate, kube_plan
+from jaula.features.kubernetes.kube.kube_documents import load
 
 
 def inspected(name: str, body: dict[str, Any], mounts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_a_container_is_written_and_planned_with_the_same_values() -> None:
     ]
     document = generate.pod("web-pod", None, [inspected("web", body, mounts)])
     (read,) = load(generate.render([document]).encode())
-    (pod,) = plan.plan([read]).pods
+    (pod,) = kube_plan.plan([read]).pods
     (container,) = pod.containers
     made, host = container.body, container.body["HostConfig"]
     assert container.name == "web"
@@ -57,7 +57,7 @@ def test_an_object_has_the_pod_as_its_template(kind: str) -> None:
     document = generate.pod("web-pod", None, [inspected("web", {"Image": "x"}, [])])
     (read,) = load(generate.render([generate.controller(document, kind)]).encode())
     assert read["kind"].lower() == kind
-    result = plan.plan([read])
+    result = kube_plan.plan([read])
     assert result.pods[0].name == "web-pod"
     assert result.warnings == []
 
@@ -81,7 +81,7 @@ def test_replicas_and_a_service_are_written() -> None:
 def test_a_text_with_dollars_is_the_same_after_a_play(text: str) -> None:
     body = {"Image": "x", "Entrypoint": [text], "Cmd": [text], "Env": ["A=1", f"B={text}"]}
     document = generate.pod("p", None, [inspected("c", body, [])])
-    made = plan.plan(load(generate.render([document]).encode())).pods[0].containers[0].body
+    made = kube_plan.plan(load(generate.render([document]).encode())).pods[0].containers[0].body
     assert (made["Entrypoint"], made["Cmd"], made["Env"][1]) == ([text], [text], f"B={text}")
 
 
@@ -92,8 +92,8 @@ def test_containers_share_a_volume_and_no_temporary_file_system() -> None:
     body = {"Image": "x", "HostConfig": {"Tmpfs": {"/tmp": ""}, "Secrets": [secret]}}
     containers = [inspected(name, body, [mount]) for name in ("p-a", "p-b")]
     document = generate.pod("p", None, containers, stored)
-    options = plan.Options(secrets={"s": ["k"]})
-    first, second = plan.plan([document], options).pods[0].containers
+    options = kube_plan.Options(secrets={"s": ["k"]})
+    first, second = kube_plan.plan([document], options).pods[0].containers
     sources = [
         [mount["Source"] for mount in container.body["HostConfig"]["Mounts"]]
         for container in (first, second)
@@ -127,8 +127,8 @@ def test_volumes_secrets_and_maps_of_a_play_are_written_as_such() -> None:
     document = generate.pod("p", None, containers, stored)
     assert document["metadata"]["labels"] == {"app": "shop"}
     documents = [*generate.config_maps(containers, stored), document]
-    options = plan.Options(secrets={"login": ["key"]})
-    result = plan.plan(load(generate.render(documents).encode()), options)
+    options = kube_plan.Options(secrets={"login": ["key"]})
+    result = kube_plan.plan(load(generate.render(documents).encode()), options)
     assert result.warnings == []
     (pod,) = result.pods
     assert {volume.name: volume.options for volume in pod.volumes} == {

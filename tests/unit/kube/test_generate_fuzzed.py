@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaula.features.kubernetes.kube import documents, generate
+from jaula.features.kubernetes.kube import generate, kube_documents
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
@@ -61,7 +61,7 @@ def test_texts_read_back(word: str, path: str) -> None:
     text = generate.render([made])
     (read,) = yaml.safe_load_all(text)
     assert read == made
-    assert documents.load(text.encode()) == [made]
+    assert kube_documents.load(text.encode()) == [made]
     container = read["spec"]["containers"][0]
     literal = word.replace("$", "$$") if "$(" in word or "$$" in word else word
     assert container["args"] == [literal]
@@ -80,4 +80,4 @@ def test_each_special_character_reads_back(place: str) -> None:
     made = {"kind": "Pod", "metadata": {"labels": labels}, "spec": {"args": texts}}
     text = generate.render([made])
     assert list(yaml.safe_load_all(text)) == [made]
-    assert documents.load(text.encode()) == [made]
+    assert kube_documents.load(text.encode()) == [made]

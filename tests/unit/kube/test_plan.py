@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jaula.features.kubernetes.kube import plan as kube_plan
-from jaula.features.kubernetes.kube.documents import InvalidDocument, load
-from jaula.features.kubernetes.kube.plan import INFRA, Container, Options, Plan
+from jaula.features.kubernetes.kube import kube_plan
+from jaula.features.kubernetes.kube.kube_documents import InvalidDocument, load
+from jaula.features.kubernetes.kube.kube_plan import INFRA, Container, Options, Plan
 
 CONTAINER: dict[str, Any] = {"name": "c", "image": "busybox"}
 

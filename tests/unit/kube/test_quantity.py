@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from jaula.features.kubernetes.kube.documents import InvalidDocument
+from jaula.features.kubernetes.kube.kube_documents import InvalidDocument
 from jaula.features.kubernetes.kube.quantity import parse
 
 

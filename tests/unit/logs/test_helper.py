@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.kernel import process
+from jaula.kernel import process_calls
 from jaula.logs.helper import HelperProcess
 
 
@@ -65,7 +65,7 @@ def test_a_helper_that_cannot_be_watched_is_not_left(monkeypatch: pytest.MonkeyP
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(os, "fork", note)
-    monkeypatch.setattr(process, "pidfd_open", refuse)
+    monkeypatch.setattr(process_calls, "pidfd_open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         HelperProcess(lambda: time.sleep(60), ())
     with pytest.raises(ChildProcessError):

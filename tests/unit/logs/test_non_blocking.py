@@ -10,8 +10,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.logs import non_blocking, open_writer, validate
+from jaula.logs.log_opt import BUFFER, split_delivery_mode
 from jaula.logs.non_blocking import NonBlockingWriter
-from jaula.logs.options import BUFFER, split_delivery_mode
 from jaula.logs.reader.read import read
 from unit.logs.workers import end_when_killed
 

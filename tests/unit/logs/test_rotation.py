@@ -14,8 +14,8 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.logs import open_writer, rotation, validate
 from jaula.logs.drivers.json_file import JsonFileWriter
-from jaula.logs.entry import Selection
-from jaula.logs.protocol import LogWriter
+from jaula.logs.log_driver import LogWriter
+from jaula.logs.log_entry import Selection
 from jaula.logs.reader.read import read, read_tail
 from unit.logs.workers import end_when_killed
 

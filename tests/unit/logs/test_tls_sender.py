@@ -13,8 +13,8 @@ import pytest
 
 from harness.certificates import Authority
 from jaula.errors import InvalidRequest
-from jaula.logs import buffered_sender, connection, open_writer, tls_sender, validate
-from jaula.logs.protocol import LogWriter
+from jaula.logs import buffered_sender, log_connection, open_writer, tls_sender, validate
+from jaula.logs.log_driver import LogWriter
 
 IDENTITY = {"container-id": "a" * 64, "container-name": "web", "tag": "web/1"}
 
@@ -161,11 +161,11 @@ def test_a_daemon_that_never_answers_delays_the_container_for_a_bounded_time(
 ) -> None:
     """The handshake at the start and the last records at the end have two seconds each."""
     assert (
-        connection._HANDSHAKE_TIMEOUT,
+        log_connection._HANDSHAKE_TIMEOUT,
         buffered_sender._CLOSE_TIMEOUT,
         tls_sender._CLOSE_TIMEOUT,
     ) == (2.0, 2.0, 2.0)
-    monkeypatch.setattr(connection, "_HANDSHAKE_TIMEOUT", 0.2)
+    monkeypatch.setattr(log_connection, "_HANDSHAKE_TIMEOUT", 0.2)
     monkeypatch.setattr(buffered_sender, "_CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr(tls_sender, "_CLOSE_TIMEOUT", 0.2)
     silent = Daemon(server_files, accepts=False)

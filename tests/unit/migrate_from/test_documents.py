@@ -15,8 +15,8 @@ import pytest
 from harness.docker_root import tar_split
 from harness.images import archive, file, link
 from jaula.errors import InvalidRequest
-from jaula.features.migrate_from import documents, owners, podman_documents
-from jaula.features.migrate_from.documents import ContainerDocument, Info, NetworkDocument
+from jaula.features.migrate_from import docker_documents, owners, podman_documents
+from jaula.features.migrate_from.docker_documents import ContainerDocument, Info, NetworkDocument
 from jaula.features.migrate_from.inventory import SourceContainer, SourceImage
 from jaula.features.migrate_from.layer_archive import LayerFiles, entries, write_archive
 from jaula.features.migrate_from.podman_documents import Config, ContainerState
@@ -36,7 +36,7 @@ def docker(host: dict[str, Any] | None = None, **members: Any) -> SourceContaine
         **members,
     }
     info = Info(cgroup_version="2", default_runtime="runc")
-    return documents.read_container(
+    return docker_documents.read_container(
         ID, "web", decode(json.dumps(document), ContainerDocument), info
     )
 
@@ -118,7 +118,7 @@ def test_the_host_name_is_kept_where_it_is_the_containers_own() -> None:
     ],
 )
 def test_a_time_is_seconds_with_all_decimals(text: str, seconds: str) -> None:
-    assert documents.seconds(text) == seconds
+    assert docker_documents.seconds(text) == seconds
 
 
 def test_a_network_has_the_name_of_its_bridge() -> None:
@@ -131,7 +131,7 @@ def test_a_network_has_the_name_of_its_bridge() -> None:
         ),
         NetworkDocument,
     )  # fmt: skip
-    network = documents.read_network(document)
+    network = docker_documents.read_network(document)
     assert network.bridge == f"br-{'5' * 12}"
     assert network.request.config_from is None
     assert network.request.ipam is not None
@@ -141,9 +141,9 @@ def test_a_network_has_the_name_of_its_bridge() -> None:
 @pytest.mark.parametrize("text", ["", "sha256:", "sha256:" + "g" * 64, "../" + "a" * 64])
 def test_what_is_not_a_digest_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        documents.check_digest(text)
+        docker_documents.check_digest(text)
     with pytest.raises(InvalidRequest):
-        documents.check_id(text)
+        docker_documents.check_id(text)
 
 
 def test_owners_of_a_remapped_docker_are_shifted_back() -> None:

@@ -17,7 +17,7 @@ from jaula.features.migrate_from.inventory import (
     SourceSecret,
     SourceVolume,
 )
-from jaula.features.migrate_from.plan import (
+from jaula.features.migrate_from.migrate_plan import (
     ORIGIN,
     Action,
     Item,
@@ -30,7 +30,7 @@ from jaula.features.migrate_from.plan import (
     in_order,
     make_plan,
 )
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import IPAM, EndpointSettings, IPAMPool, NetworkCreate
 
 BASE, TOP = "sha256:" + "a" * 64, "sha256:" + "b" * 64

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
-from jaula.network import config
+from jaula.network import network_config
 from jaula.network.ipam import (
     Addresses,
     address_pool,
@@ -73,21 +73,21 @@ def test_a_chosen_subnet_overlaps_no_other(rows: list[tuple[int, int]]) -> None:
 
 
 def test_the_default_network_has_ipv6_if_enabled() -> None:
-    assert config.default_bridge_plan(EngineConfig(), ()).addresses6() is None
-    chosen = config.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
-    again = config.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
+    assert network_config.default_bridge_plan(EngineConfig(), ()).addresses6() is None
+    chosen = network_config.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
+    again = network_config.default_bridge_plan(EngineConfig(bridge_ipv6=True), ()).addresses6()
     assert chosen is not None
     assert again is not None
     assert chosen.subnet == again.subnet, "the next engine has the same"
     assert chosen.subnet.prefixlen == 64
     assert str(chosen.subnet).startswith("fd")
-    other = config.default_bridge_plan(
+    other = network_config.default_bridge_plan(
         EngineConfig(bridge_ipv6=True, bridge="jaula1"), ()
     ).addresses6()
     assert other is not None
     assert other.subnet != chosen.subnet
     requested = EngineConfig(bridge_ipv6=True, bridge_subnet6="fd99::/64")
-    assert config.default_bridge_plan(requested, ()).gateway6 == "fd99::1"
+    assert network_config.default_bridge_plan(requested, ()).gateway6 == "fd99::1"
 
 
 POOL = parse_pools("172.30.0.0/15,10.208.0.0/12")

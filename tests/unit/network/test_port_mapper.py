@@ -26,7 +26,7 @@ from jaula.network.port_mapper import (
     host_addresses,
     port_target,
 )
-from jaula.spec.endpoint import Endpoint, PublishedPort
+from jaula.spec.endpoint_record import Endpoint, PublishedPort
 
 LOOPBACK = "127.77.0.1"
 TARGET = "172.30.0.2"

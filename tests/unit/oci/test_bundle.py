@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unsupported
-from jaula.oci import bundle
+from jaula.oci import bundle_documents
 
 GOOD = b'{"ociVersion":"1.2.0","root":{"path":"rootfs"},"process":{"cwd":"/","args":["true"]}}'
 
 
 def message(directory: Path) -> str:
     with pytest.raises(JaulaError) as caught:
-        bundle.load(str(directory))
+        bundle_documents.load(str(directory))
     text = str(caught.value)
     assert "\n" not in text
     return text.replace(str(directory), "BUNDLE")
@@ -25,7 +25,7 @@ def message(directory: Path) -> str:
 
 def test_a_config_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(GOOD)
-    spec = bundle.load(str(tmp_path))
+    spec = bundle_documents.load(str(tmp_path))
     assert spec.process is not None
     assert spec.process.args == ("true",)
 
@@ -33,13 +33,13 @@ def test_a_config_is_read(tmp_path: Path) -> None:
 def test_a_link_to_a_config_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(GOOD)
     (tmp_path / "config.json").symlink_to("elsewhere")
-    assert bundle.load(str(tmp_path)).oci_version == "1.2.0"
+    assert bundle_documents.load(str(tmp_path)).oci_version == "1.2.0"
 
 
 def test_a_missing_file_raises_not_found(tmp_path: Path) -> None:
     assert message(tmp_path) == "BUNDLE/config.json: no such file or directory"
     with pytest.raises(NotFound, match="bundle /nonexistent: no such file or directory"):
-        bundle.load("/nonexistent")
+        bundle_documents.load("/nonexistent")
 
 
 def test_a_bundle_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_bundle_that_is_a_file_is_refused(tmp_path: Path) -> None:
     path.touch()
     assert message(path) == "bundle BUNDLE: not a directory"
     with pytest.raises(InvalidRequest, match="null"):
-        bundle.load("a\0b")
+        bundle_documents.load("a\0b")
 
 
 @pytest.mark.timeout(10)
@@ -126,25 +126,25 @@ def test_invalid_utf8_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_a_process_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "process"
     path.write_bytes(b'{"cwd":"/","args":["id"],"user":{"uid":5,"gid":6}}')
-    assert bundle.load_process(str(path)).user.uid == 5
+    assert bundle_documents.load_process(str(path)).user.uid == 5
     path.write_bytes(b'{"cwd":1}')
     with pytest.raises(InvalidRequest, match=r"process: \$.cwd: expected `str`, got `int`"):
-        bundle.load_process(str(path))
+        bundle_documents.load_process(str(path))
 
 
 def test_resources_come_from_a_file_or_a_descriptor(tmp_path: Path) -> None:
     path = tmp_path / "resources"
     path.write_bytes(b'{"memory":{"limit":67108864}}')
-    assert bundle.load_resources(str(path)).memory is not None
+    assert bundle_documents.load_resources(str(path)).memory is not None
     with path.open("rb") as file:
-        read = bundle.load_resources("-", file.fileno())
+        read = bundle_documents.load_resources("-", file.fileno())
     assert read.memory is not None
     assert read.memory.limit == 64 << 20
 
 
 def test_resources_without_an_end_are_refused() -> None:
     with open("/dev/zero", "rb") as zeros, pytest.raises(InvalidRequest, match="larger than 16"):
-        bundle.load_resources("-", zeros.fileno())
+        bundle_documents.load_resources("-", zeros.fileno())
 
 
 def test_malformed_standard_input_is_named(tmp_path: Path) -> None:
@@ -153,12 +153,12 @@ def test_malformed_standard_input_is_named(tmp_path: Path) -> None:
         (tmp_path / "x").open("rb") as file,
         pytest.raises(InvalidRequest, match=r"^standard input: JSON is malformed"),
     ):
-        bundle.load_resources("-", file.fileno())
+        bundle_documents.load_resources("-", file.fileno())
 
 
 def test_a_section_of_another_platform_is_unsupported() -> None:
     with pytest.raises(Unsupported):
-        bundle.parse(b'{"ociVersion":"1.2.0","solaris":{}}')
+        bundle_documents.parse(b'{"ociVersion":"1.2.0","solaris":{}}')
 
 
 @given(
@@ -167,7 +167,7 @@ def test_a_section_of_another_platform_is_unsupported() -> None:
     | st.binary(max_size=8).map(lambda noise: GOOD[:40] + noise + GOOD[40:])
 )
 def test_any_bytes_give_at_most_a_clear_error(data: bytes) -> None:
-    for parse in (bundle.parse, bundle.parse_resources):
+    for parse in (bundle_documents.parse, bundle_documents.parse_resources):
         text = ""
         try:
             parse(data, "x")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typing_extensions
 
-from jaula.oci import cloned_binary, entry
+from jaula.oci import cloned_binary, runtime_entry
 
 USER = {"type": "user"}
 ROW = {"containerID": 0, "hostID": 100000, "size": 65536}
@@ -76,9 +76,9 @@ def test_other_commands_are_not_executed_again(monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("executed anew")
 
     monkeypatch.setattr(cloned_binary, "ensure", refuse)
-    monkeypatch.setattr("jaula.oci.main.main", lambda: None)
+    monkeypatch.setattr("jaula.oci.runtime_main.main", lambda: None)
     monkeypatch.setattr("gc.disable", lambda: None)  # of this process of tests
     monkeypatch.setitem(sys.modules, "typing_extensions", typing_extensions)
     for words in (["state", "name"], ["--root", "/r", "delete", "--force", "name"], []):
         monkeypatch.setattr("sys.argv", ["jaula-runtime", *words])
-        entry.start(lambda argv: None)
+        runtime_entry.start(lambda argv: None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.oci.container import Container, Record, check_id, process_facts
+from jaula.oci.runtime_container import Container, Record, check_id, process_facts
 
 
 @pytest.mark.parametrize("text", ["a", "A-b_c.d+e", "0", "..a", "x" * 255])

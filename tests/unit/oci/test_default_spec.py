@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.oci_schema import SCHEMAS, problems
-from jaula.oci import bundle, main
+from jaula.oci import bundle_documents, runtime_main
 from jaula.oci.default_spec import template
 from jaula.runtime import validation
-from jaula.spec.runtime import Spec, encode
+from jaula.spec.runtime_spec import Spec, encode
 
 
 def make(*, rootless: bool) -> Spec:
@@ -60,17 +60,17 @@ def test_the_command_writes_the_spec_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["spec", "--bundle", str(tmp_path)]
-    assert main.run(words) == 0
+    assert runtime_main.run(words) == 0
     text = (tmp_path / "config.json").read_text()
     assert text.startswith('{\n\t"ociVersion": "1.2.0",\n')
     assert '\n\t"process": {\n\t\t"cwd": "/"' in text
     assert json.loads(text)["process"]["user"] == {"uid": 0, "gid": 0}
-    assert bundle.load(str(tmp_path)).hostname == "jaula"
-    assert main.run(words) == 1
+    assert bundle_documents.load(str(tmp_path)).hostname == "jaula"
+    assert runtime_main.run(words) == 1
     assert "config.json exists (remove it first)" in capfd.readouterr().err
     assert (tmp_path / "config.json").read_text() == text
 
 
 def test_a_missing_bundle_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["spec", "-b", "/nonexistent", "--rootless"]) == 1
+    assert runtime_main.run(["spec", "-b", "/nonexistent", "--rootless"]) == 1
     assert "/nonexistent/config.json: no such file or directory" in capfd.readouterr().err

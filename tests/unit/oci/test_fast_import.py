@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from jaula.oci import build_pyc_archive
-from jaula.oci.main import COMMANDS
+from jaula.oci.runtime_main import COMMANDS
 
 SITE = str(Path(msgspec.__file__).parents[1])
 SOURCE = Path(build_pyc_archive.__file__).parents[2]

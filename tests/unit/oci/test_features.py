@@ -9,8 +9,8 @@ import pytest
 
 from harness.oci_schema import SCHEMAS, problems
 from jaula.kernel import seccomp
-from jaula.oci import main
-from jaula.oci.features import features
+from jaula.oci import runtime_main
+from jaula.oci.runtime_features import features
 from jaula.runtime.create import mount_plan
 
 needs_schema = pytest.mark.needs(str(SCHEMAS))
@@ -86,7 +86,7 @@ def test_without_libseccomp_no_seccomp_feature_is_listed(monkeypatch: pytest.Mon
 
 
 def test_the_command_prints_the_features(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["features"]) == 0
+    assert runtime_main.run(["features"]) == 0
     assert json.loads(capfd.readouterr().out) == features()
-    assert main.run(["features", "x"]) == 1
+    assert runtime_main.run(["features", "x"]) == 1
     assert "takes no argument" in capfd.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.oci import notify_socket
-from jaula.oci.container import Container
+from jaula.oci.runtime_container import Container
 
 
 @pytest.mark.parametrize("address", ["/run/systemd/notify", "@abstract"])

@@ -4,7 +4,7 @@ import os
 import subprocess
 import threading
 
-from jaula.oci.container import Record, open_process
+from jaula.oci.runtime_container import Record, open_process
 
 
 def record(pid: int) -> Record:

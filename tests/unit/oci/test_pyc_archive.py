@@ -111,9 +111,9 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
     )
     names, others = result.split("\n")
-    from jaula.oci.main import COMMANDS
+    from jaula.oci.runtime_main import COMMANDS
 
-    assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}
+    assert set(names.split()) >= {f"jaula.oci.commands.oci_{name}" for name in COMMANDS}
     assert others == "True True False False"
 
 
@@ -149,7 +149,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "jaula/oci/__pycache__").mkdir()
     (tmp_path / "jaula/oci/pyc_archive.py").write_text("")
     (tmp_path / "jaula/oci/__main__.py").write_text("import sys; print('source', sys.argv[1:])")
-    (tmp_path / "jaula/oci/entry.py").write_text(
+    (tmp_path / "jaula/oci/runtime_entry.py").write_text(
         "import sys\ndef start(load):\n    print('entry', load, sys.argv[1:])\n"
     )
     build_pyc_archive.write_script(str(tmp_path / f"jaula/oci/__pycache__/{pyc_archive.SCRIPT}"))

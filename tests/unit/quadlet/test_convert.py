@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from jaula.features.quadlet import convert, keys
+from jaula.features.quadlet import convert, unit_keys
 from jaula.features.quadlet.convert import Converter
 from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile
 
@@ -17,7 +17,7 @@ def units(**files: str) -> list[UnitFile]:
         unit = UnitFile(f"{stem}.{kind}", f"/etc/jaula/systemd/{stem}.{kind}")
         unit.read(text)
         result.append(unit)
-    return sorted(result, key=lambda unit: keys.ORDER.index(convert.kind_of(unit.name)))
+    return sorted(result, key=lambda unit: unit_keys.ORDER.index(convert.kind_of(unit.name)))
 
 
 def services(*, user: bool = False, **files: str) -> dict[str, UnitFile]:
@@ -128,9 +128,9 @@ def test_a_key_is_served_or_refused_or_named_as_without_effect() -> None:
         *("SecurityLabelFileType", "SecurityLabelLevel", "SecurityLabelNested", "ServiceName"),
         *("StartWithPod", "StopTimeout", "VolatileTmp"),
     }
-    refused = {key for section, key in keys.IMPOSSIBLE if section == "Container"}
-    ignored = {key for section, key in keys.IGNORED if section == "Container"}
-    assert keys.KEYS["Container"] == tested | elsewhere | refused | ignored
+    refused = {key for section, key in unit_keys.IMPOSSIBLE if section == "Container"}
+    ignored = {key for section, key in unit_keys.IGNORED if section == "Container"}
+    assert unit_keys.KEYS["Container"] == tested | elsewhere | refused | ignored
 
 
 def test_a_service_runs_the_container_in_the_foreground() -> None:

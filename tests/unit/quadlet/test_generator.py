@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jaula.features.harden.formats import quadlet as harden_quadlet
+from jaula.features.harden.formats import quadlet
 from jaula.features.quadlet import generator
 from jaula.features.quadlet.directories import VARIABLE
-from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
+from jaula.spec.confinement_profile import Files, Limits, Network, Process, Profile, Seccomp
 
 SOURCE = Path(generator.__file__).parents[3]
 PODMAN = "/usr/lib/systemd/system-generators/podman-system-generator"
@@ -152,7 +152,7 @@ def test_the_units_of_a_profile_are_accepted(directory: Path, tmp_path: Path) ->
         limits=Limits(pids=10, memory=1 << 26, cpus=0.5),
         seccomp=Seccomp(syscalls=("read", "write")),
     )  # fmt: skip
-    (directory / "web.container").write_text(harden_quadlet.render(profile))
+    (directory / "web.container").write_text(quadlet.render(profile))
     assert generator.main(["-no-kmsg-log", str(tmp_path / "out")]) == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.features.quadlet import keys
+from jaula.features.quadlet import unit_keys
 from jaula.features.quadlet.convert import Converter
 from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile
 
@@ -78,7 +78,7 @@ WITHOUT_EFFECT = {("Image", "ImageTag")}
 
 def convert(section: str, *lines: str) -> tuple[str, list[str]]:
     """Return the service of a unit, and the service of a pod beside it, and the warnings."""
-    kind = next(kind for kind, name in keys.SECTIONS.items() if name == section)
+    kind = next(kind for kind, name in unit_keys.SECTIONS.items() if name == section)
     common = [line for line in lines if line.startswith("DefaultDependencies")]
     own = [line for line in lines if line not in common]
     unit = UnitFile(f"web.{kind}", f"/etc/jaula/systemd/web.{kind}")
@@ -96,14 +96,14 @@ def convert(section: str, *lines: str) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [(s, k) for s in keys.SECTIONS.values() for k in sorted(keys.KEYS[s])]
+    [(s, k) for s in unit_keys.SECTIONS.values() for k in sorted(unit_keys.KEYS[s])]
     + [("Container", "DefaultDependencies")],
 )
 def test_no_key_is_ignored_in_silence(section: str, key: str) -> None:
     lines = [*REQUIRED.get(section, "").split("\n"), BESIDE.get((section, key), "")]
     before, _ = convert(section, *lines)
     with_key = (*lines, f"{key}={VALUES.get(key, '1')}")
-    if (section, key) in keys.IMPOSSIBLE or key in REFUSED:
+    if (section, key) in unit_keys.IMPOSSIBLE or key in REFUSED:
         with pytest.raises(InvalidUnit, match=key):  # it names the key
             convert(section, *with_key)
         return
@@ -111,7 +111,7 @@ def test_no_key_is_ignored_in_silence(section: str, key: str) -> None:
     assert after != before or warnings or (section, key) in WITHOUT_EFFECT
 
 
-@pytest.mark.parametrize("key", sorted(keys.CLIENT_ONLY))
+@pytest.mark.parametrize("key", sorted(unit_keys.CLIENT_ONLY))
 def test_a_limit_of_the_service_that_does_not_reach_the_container_is_named(key: str) -> None:
     for section in ("Container", "Kube", "Pod"):
         lines = (*REQUIRED.get(section, "").split("\n"), "[Service]", f"{key}=1")
@@ -129,9 +129,12 @@ def test_services_have_no_delegated_cgroup() -> None:
 
 def test_each_key_of_podman_is_known() -> None:
     for section, names in PODMAN.items():
-        assert set(names.split()) <= keys.KEYS[section]
-    assert {section for section, _ in keys.IMPOSSIBLE} <= set(PODMAN)
-    assert all(key in keys.KEYS[section] for section, key in (*keys.IMPOSSIBLE, *keys.IGNORED))
+        assert set(names.split()) <= unit_keys.KEYS[section]
+    assert {section for section, _ in unit_keys.IMPOSSIBLE} <= set(PODMAN)
+    assert all(
+        key in unit_keys.KEYS[section]
+        for section, key in (*unit_keys.IMPOSSIBLE, *unit_keys.IGNORED)
+    )
 
 
 @pytest.mark.skipif(not MAN_PAGE.exists(), reason="podman's man pages are not installed")

@@ -8,7 +8,7 @@ import pytest
 from jaula.cli import command_table
 from jaula.cli.command_parser import parse
 from jaula.cli.containers import create_body
-from jaula.features.quadlet import systemd_units, words
+from jaula.features.quadlet import systemd_units, unit_words
 from jaula.features.quadlet.systemd_units import (
     UnitOptions,
     container_unit,
@@ -93,7 +93,7 @@ def test_a_service_starts_a_container_that_exists() -> None:
     assert text.startswith("# c.service\n# by jaula\n\n[Unit]\n")
     made = unit(text)
     assert made.text("Unit", "BindsTo") == "pod-p.service"
-    assert words.split(made.text("Service", "ExecStart")) == [
+    assert unit_words.split(made.text("Service", "ExecStart")) == [
         *("jaula", "start", "--attach", "--sdnotify=conmon", "web")
     ]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.quadlet import words
+from jaula.features.quadlet import unit_words
 
 
 @pytest.mark.parametrize(
@@ -24,24 +24,24 @@ from jaula.features.quadlet import words
     ],
 )
 def test_a_command_line_is_split_as_by_systemd(text: str, expected: list[str]) -> None:
-    assert words.split(text) == expected
+    assert unit_words.split(text) == expected
 
 
 def test_a_backslash_is_an_ordinary_character_in_a_list_of_names() -> None:
-    assert words.split(r"a\nb 'c d'", escapes=False) == [r"a\nb", "c d"]
+    assert unit_words.split(r"a\nb 'c d'", escapes=False) == [r"a\nb", "c d"]
 
 
 @pytest.mark.parametrize("text", [r"\q", r"\x0", r"\xzz", r"\u12", r"\000", r"\777", r"\ud800"])
 def test_an_unknown_escape_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="escape"):
-        words.split(text)
+        unit_words.split(text)
 
 
 def test_a_quote_that_is_not_closed_is_an_error_in_a_list_of_names() -> None:
     with pytest.raises(ValueError, match="quote"):
-        words.split("'a", escapes=False)
+        unit_words.split("'a", escapes=False)
 
 
 @given(st.lists(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))))
 def test_joined_words_are_split_into_the_same_words(given_words: list[str]) -> None:
-    assert words.split(words.join(given_words)) == given_words
+    assert unit_words.split(unit_words.join(given_words)) == given_words

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from jaula.features.record import reader
-from jaula.features.record.diff import compare, document_of
-from jaula.features.record.document import (
+from jaula.features.record import record_reader
+from jaula.features.record.compare_records import compare, document_of
+from jaula.features.record.record_document import (
     Container,
     End,
     Entry,
@@ -25,7 +25,7 @@ from jaula.features.record.document import (
     bytes_of,
     text_of,
 )
-from jaula.features.record.writer import RecordWriter
+from jaula.features.record.record_writer import RecordWriter
 
 HEADER = Header(
     version=1,
@@ -75,7 +75,7 @@ def test_a_text_that_was_not_escaped_is_an_error(text: str) -> None:
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     small(tmp_path / "r")
-    record = reader.read(str(tmp_path / "r"))
+    record = record_reader.read(str(tmp_path / "r"))
     assert record.errors == []
     assert record.header == HEADER
     assert record.end == END
@@ -88,7 +88,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", range(6))
 def test_a_removed_line_is_reported(tmp_path: Path, n: int) -> None:
     lines = small(tmp_path / "r")
-    assert reader.parse(lines[:n] + lines[n + 1 :]).errors
+    assert record_reader.parse(lines[:n] + lines[n + 1 :]).errors
 
 
 @pytest.mark.parametrize("n", range(6))
@@ -101,29 +101,29 @@ def test_a_changed_line_is_reported(tmp_path: Path, n: int) -> None:
         if old in lines[n]:
             lines[n] = lines[n].replace(old, new)
             break
-    record = reader.parse(lines)
+    record = record_reader.parse(lines)
     if n == 5:  # the last line: only the head, kept elsewhere, proves it
         assert record.errors == []
-        assert record.head != reader.parse(small(tmp_path / "s")).head
+        assert record.head != record_reader.parse(small(tmp_path / "s")).head
     else:
         assert record.errors
 
 
 def test_an_exchanged_and_an_appended_line_are_reported(tmp_path: Path) -> None:
     lines = small(tmp_path / "r")
-    assert reader.parse([*lines[:2], lines[3], lines[2], *lines[4:]]).errors
-    assert reader.parse([*lines, lines[-1]]).errors
+    assert record_reader.parse([*lines[:2], lines[3], lines[2], *lines[4:]]).errors
+    assert record_reader.parse([*lines, lines[-1]]).errors
 
 
 def test_a_record_without_an_end_says_so(tmp_path: Path) -> None:
-    record = reader.parse(small(tmp_path / "r")[:-1])
+    record = record_reader.parse(small(tmp_path / "r")[:-1])
     assert len(record.errors) == 1
     assert "no end" in record.errors[0]
 
 
 @given(st.lists(st.binary(max_size=120), max_size=20))
 def test_arbitrary_bytes_are_errors(lines: list[bytes]) -> None:
-    assert reader.parse(lines).errors
+    assert record_reader.parse(lines).errors
 
 
 @pytest.mark.parametrize(
@@ -148,23 +148,23 @@ def test_a_line_that_is_not_valid_is_an_error_with_its_number(tmp_path: Path, li
     lines = small(tmp_path / "r")[:5]
     start = f'{{"n":6,"prev":"{line_hash(lines[-1])}",'.encode()
     lines.append(start + line[1:])
-    assert any("line 6" in error for error in reader.parse(lines).errors)
+    assert any("line 6" in error for error in record_reader.parse(lines).errors)
 
 
 def test_a_file_beyond_the_limits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long"
     path.write_bytes(b"x" * (1 << 17))
     with pytest.raises(InvalidRequest, match="a line of more than"):
-        reader.read(str(path))
+        record_reader.read(str(path))
     with open(tmp_path / "huge", "wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(InvalidRequest, match="at most"):
-        reader.read(str(tmp_path / "huge"))
+        record_reader.read(str(tmp_path / "huge"))
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidRequest, match="regular"):
-        reader.read(str(tmp_path / "fifo"))
+        record_reader.read(str(tmp_path / "fifo"))
     with pytest.raises(NotFound):
-        reader.read(str(tmp_path / "absent"))
+        record_reader.read(str(tmp_path / "absent"))
 
 
 def test_a_full_group_leaves_room_for_other_lines(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_full_group_leaves_room_for_other_lines(tmp_path: Path) -> None:
     assert writer.append(End(reason="signal", duration=1, losses={"files": Loss(entries=90)}))
     writer.flush()
     writer.close()
-    assert reader.read(str(tmp_path / "r")).errors == []
+    assert record_reader.read(str(tmp_path / "r")).errors == []
 
 
 def test_a_writer_overwrites_nothing_and_follows_no_link(tmp_path: Path) -> None:
@@ -217,8 +217,8 @@ def test_a_full_disk_is_one_error() -> None:
 
 
 def test_a_difference_ignores_counts_and_numbers_of_lines(tmp_path: Path) -> None:
-    first = reader.parse(small(tmp_path / "a"))
-    second = reader.parse(
+    first = record_reader.parse(small(tmp_path / "a"))
+    second = record_reader.parse(
         write(
             tmp_path / "b",
             HEADER,

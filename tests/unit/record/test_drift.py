@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 
-from jaula.features.record import drift, ebpf_events
-from jaula.features.record.document import Container, Entry, Header, Kernel, Program
-from jaula.features.record.drift import Baseline, Drift, Observer, Reporter, baseline_of, deviation
+from jaula.features.record import container_drift, ebpf_events
+from jaula.features.record.container_drift import (
+    Baseline,
+    Drift,
+    Observer,
+    Reporter,
+    baseline_of,
+    deviation,
+)
 from jaula.features.record.ebpf_events import Event, Key
-from jaula.features.record.reader import Record
+from jaula.features.record.record_document import Container, Entry, Header, Kernel, Program
+from jaula.features.record.record_reader import Record
 from jaula.state.audit_log import Head
 
 ALL = frozenset({"program", "connect", "listen", "capability", "set-uid"})
@@ -131,13 +138,13 @@ def test_a_flood_is_counted_and_has_a_share_of_the_events() -> None:
     printed: list[Drift] = []
     emitted: list[Drift] = []
     reporter = Reporter(printed.append, emitted.append, lambda: now[0])
-    for number in range(drift.MAX_DRIFTS + 1000):
+    for number in range(container_drift.MAX_DRIFTS + 1000):
         reporter.report(Drift("program", f"/{number}", "", ""))
-    assert len(printed) == drift.MAX_DRIFTS
-    assert reporter.count == drift.MAX_DRIFTS + 1000
+    assert len(printed) == container_drift.MAX_DRIFTS
+    assert reporter.count == container_drift.MAX_DRIFTS + 1000
     assert reporter.unlisted == 1000
     assert len(emitted) == Reporter.BURST
-    assert reporter.unemitted == drift.MAX_DRIFTS - Reporter.BURST
+    assert reporter.unemitted == container_drift.MAX_DRIFTS - Reporter.BURST
 
 
 def test_the_share_of_events_comes_back() -> None:
@@ -163,13 +170,13 @@ def test_an_event_waits_for_its_program() -> None:
 
 def test_what_waits_is_bounded() -> None:
     observer = Observer(lambda number, abi: "")
-    for number in range(drift._MAX_WAITING + 10):
+    for number in range(container_drift._MAX_WAITING + 10):
         observer.receive(Event(Key(number + 2, 0, ebpf_events.CAPABILITY, 0), 1, b""))
     assert observer.lost == 10
 
 
 def test_programs_are_bounded() -> None:
     observer = Observer(lambda number, abi: "")
-    for number in range(drift._MAX_PROGRAMS + 10):
+    for number in range(container_drift._MAX_PROGRAMS + 10):
         observer.receive(Event(Key(0, number + 2, ebpf_events.PROGRAM, 0), 1, b"\0x\0"))
     assert observer.lost == 10

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.record import cgroup, ebpf_events
-from jaula.features.record.document import Entry
+from jaula.features.record import ebpf_events, recorded_cgroup
 from jaula.features.record.ebpf_events import Counts, Event, Key
-from jaula.features.record.reader import read
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_reader import read
+from jaula.features.record.record_writer import RecordWriter
 from jaula.features.record.recorder import Ledger
-from jaula.features.record.writer import RecordWriter
 
 BITS = st.integers(0, (1 << 32) - 1)
 
@@ -161,7 +161,7 @@ ID = "a" * 64
     ],
 )
 def test_the_cgroup_is_one_of_the_container(text: str, chosen: tuple[int, str, str] | None) -> None:
-    assert cgroup.select(text, ID) == chosen
+    assert recorded_cgroup.select(text, ID) == chosen
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.record import export
-from jaula.features.record.document import Container, Entry, Header, Kernel, Kind, Program
-from jaula.features.record.reader import Record
+from jaula.features.record import record_formats
+from jaula.features.record.record_document import Container, Entry, Header, Kernel, Kind, Program
+from jaula.features.record.record_reader import Record
 from jaula.state.audit_log import Head
 
 # Attributes of the schema, versions 1.2 to 1.8: those of every event, of each class, of objects.
@@ -126,16 +126,16 @@ def test_every_entry_is_an_event_of_the_schema(
         kind=kind, program=program, path=path, name=name, address=path, family=family, mode=mode,
         errno=error, first=first, executed=program, receiver_program=program, port=80,
     )  # fmt: skip
-    (event,) = export.ocsf(record(entry))
+    (event,) = record_formats.ocsf(record(entry))
     check(event)
     msgspec.json.encode(event)
-    (line,) = export.json_lines(record(entry))
+    (line,) = record_formats.json_lines(record(entry))
     assert line["kind"] == kind
 
 
 def test_entries_have_their_class_and_time() -> None:
     events = list(
-        export.ocsf(
+        record_formats.ocsf(
             record(
                 Entry(kind="exec", program=0, executed=2, first=1_500, last=2_500_000, count=7),
                 Entry(kind="accept", program=2, family="inet", address="10.0.0.2", port=6379,
@@ -161,4 +161,4 @@ def test_entries_have_their_class_and_time() -> None:
 @pytest.mark.parametrize("time", ["", "yesterday", "2026-01-02T03:04:05", "99999-01-01T00:00:00Z"])
 def test_a_header_without_a_time_is_an_error(time: str) -> None:
     with pytest.raises(ValueError, match=r"time|isoformat"):
-        list(export.json_lines(record(Entry(kind="exec", program=0), time=time)))
+        list(record_formats.json_lines(record(Entry(kind="exec", program=0), time=time)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.record.document import Entry
+from jaula.features.record.record_document import Entry
 from jaula.features.record.resource import FIGURES, Peak, ResourceSampler
 
 SECOND = 1_000_000_000

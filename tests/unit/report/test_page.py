@@ -14,7 +14,7 @@ from jaula.features.audit.benchmark import assessment
 from jaula.features.audit.benchmark.catalog import CIS
 from jaula.features.audit.benchmark.container_state import ContainerState
 from jaula.features.audit.benchmark.control import Kind, Scope
-from jaula.features.record.document import (
+from jaula.features.record.record_document import (
     Container,
     End,
     Entry,
@@ -23,14 +23,14 @@ from jaula.features.record.document import (
     Program,
     encode_line,
 )
-from jaula.features.record.reader import Record, parse
+from jaula.features.record.record_reader import Record, parse
 from jaula.features.report import activity, container_report, page, permission
 from jaula.features.report.container_report import ContainerReport, NamedRecord, Standing
 from jaula.features.verify.checks import TABLE
 from jaula.features.verify.escape.check_info import INFO as PROBE
 from jaula.features.verify.model.result import Result, Verdict
 from jaula.features.verify.reports.report import Report
-from jaula.spec.profile import Evidence, Network, Profile, Seccomp
+from jaula.spec.confinement_profile import Evidence, Network, Profile, Seccomp
 from jaula.state.audit_log import Head, line_hash
 
 HOSTILE = '</style><script src="//x.example">&\u202e\x1b[2J'

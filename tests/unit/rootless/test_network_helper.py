@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from jaula import cgroups
-from jaula.rootless import network_helper, state, systemd_scope
+from jaula.rootless import holder_state, network_helper, systemd_scope
 from jaula.rootless.network_helper import Namespaces
 from jaula.rootless.port_driver import forward_for
 from jaula.rootless.port_protocol import Forward
-from jaula.spec.endpoint import PublishedPort
+from jaula.spec.endpoint_record import PublishedPort
 
 SPACES = Namespaces("/proc/7/ns/user", "/proc/7/ns/net")
 
@@ -34,7 +34,7 @@ def test_slirp4netns_hides_the_hosts_loopback_and_exits_with_the_holder() -> Non
 
 def test_name_servers_on_loopback_are_replaced_by_the_helper() -> None:
     host = "# by somebody\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9\nsearch lan\n"
-    assert state.resolv_conf(host) == (
+    assert holder_state.resolv_conf(host) == (
         "# by somebody\nnameserver 10.0.2.3\nnameserver 9.9.9.9\nsearch lan\n"
     )
 
@@ -51,7 +51,9 @@ def test_without_a_tun_device_no_program_is_started(
 def test_every_missing_helper_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(network_helper, "TUN", "/dev/null")
     joined = network_helper.start(SPACES, str(tmp_path), 0, lambda _: None)
-    assert joined == state.NetworkHelper("", "pasta is not installed; slirp4netns is not installed")
+    assert joined == holder_state.NetworkHelper(
+        "", "pasta is not installed; slirp4netns is not installed"
+    )
 
 
 def test_a_holder_has_a_unique_scope() -> None:

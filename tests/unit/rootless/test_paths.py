@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from jaula.rootless import paths
+from jaula.rootless import xdg_paths
 
 
 def test_root_has_the_systems_directories() -> None:
-    assert paths.root_directory(None, {"XDG_DATA_HOME": "/elsewhere"}, "/root") == "/var/lib/jaula"
-    assert paths.run_directory(None, {"XDG_RUNTIME_DIR": "/elsewhere"}, True) == "/run/jaula"
+    assert (
+        xdg_paths.root_directory(None, {"XDG_DATA_HOME": "/elsewhere"}, "/root") == "/var/lib/jaula"
+    )
+    assert xdg_paths.run_directory(None, {"XDG_RUNTIME_DIR": "/elsewhere"}, True) == "/run/jaula"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,7 @@ def test_root_has_the_systems_directories() -> None:
     ],
 )
 def test_data_is_in_the_xdg_base_directory(environment: dict[str, str], expected: str) -> None:
-    assert paths.root_directory(1000, environment, "/home/known") == expected
+    assert xdg_paths.root_directory(1000, environment, "/home/known") == expected
 
 
 @pytest.mark.parametrize(
@@ -39,21 +41,21 @@ def test_data_is_in_the_xdg_base_directory(environment: dict[str, str], expected
 def test_the_socket_is_in_the_runtime_directory_or_a_private_one(
     environment: dict[str, str], usual: bool, expected: str
 ) -> None:
-    assert paths.run_directory(1000, environment, usual) == expected
+    assert xdg_paths.run_directory(1000, environment, usual) == expected
 
 
 def test_a_rootless_engine_knows_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.ROOTLESS_ENV, "1000")
+    monkeypatch.setenv(xdg_paths.ROOTLESS_ENV, "1000")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert paths.rootless_uid() == 1000
-    assert paths.run() == "/run/user/1000/jaula"
+    assert xdg_paths.rootless_uid() == 1000
+    assert xdg_paths.run() == "/run/user/1000/jaula"
 
 
 @pytest.mark.parametrize("text", ["", "-1", "me", "１"])
 def test_an_invalid_uid_is_ignored(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.ROOTLESS_ENV, text)
+    monkeypatch.setenv(xdg_paths.ROOTLESS_ENV, text)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert paths.rootless_uid() is None
+    assert xdg_paths.rootless_uid() is None
 
 
 def test_only_a_directory_that_the_user_alone_can_write_is_trusted(tmp_path: Path) -> None:
@@ -64,9 +66,9 @@ def test_only_a_directory_that_the_user_alone_can_write_is_trusted(tmp_path: Pat
     shared.chmod(0o777)
     link = tmp_path / "link"
     link.symlink_to(own)
-    assert paths.is_trusted(str(own))
-    assert paths.is_trusted(str(tmp_path / "not yet there"))
-    assert not paths.is_trusted(str(shared))
-    assert not paths.is_trusted(str(link))
+    assert xdg_paths.is_trusted(str(own))
+    assert xdg_paths.is_trusted(str(tmp_path / "not yet there"))
+    assert not xdg_paths.is_trusted(str(shared))
+    assert not xdg_paths.is_trusted(str(link))
     (tmp_path / "file").touch()
-    assert not paths.is_trusted(str(tmp_path / "file"))
+    assert not xdg_paths.is_trusted(str(tmp_path / "file"))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from jaula.errors import RuntimeFailure, Unsupported
-from jaula.runtime import protocol, seqpacket
-from jaula.runtime.client import Shim
+from jaula.runtime import seqpacket, shim_protocol
+from jaula.runtime.runtime_client import Shim
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def number(shim: socket.socket) -> int:
     data, _ = seqpacket.receive(shim)
-    return int(protocol.decode_shim_request(data).number)
+    return int(shim_protocol.decode_shim_request(data).number)
 
 
 def answer(shim: socket.socket, number: int, error: str = "") -> None:
-    seqpacket.send(shim, protocol.encode(protocol.Answer(number, error=error)))
+    seqpacket.send(shim, shim_protocol.encode(shim_protocol.Answer(number, error=error)))
 
 
 def test_a_request_that_an_older_shim_does_not_know_has_the_true_advice(
@@ -55,7 +55,7 @@ def test_a_checkpoint_in_progress_keeps_its_own_answer(
 ) -> None:
     async def work() -> None:
         shim = Shim(ends[0], lambda _: None, asyncio.get_running_loop())
-        request = protocol.CheckpointRequest(0, "/nowhere")
+        request = shim_protocol.CheckpointRequest(0, "/nowhere")
         commit = socket.socketpair()
         dump = asyncio.create_task(shim.checkpoint(request, commit[0].detach()))
         dumped = await asyncio.to_thread(number, ends[1])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.runtime.client import Runtime
-from jaula.runtime.protocol import EXIT_NAME, ExitRecord
+from jaula.runtime.runtime_client import Runtime
 from jaula.runtime.shim.shim import write_exit_record
+from jaula.runtime.shim_protocol import EXIT_NAME, ExitRecord
 
 
 def test_what_the_shim_wrote_is_read(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.runtime import validation
-from jaula.runtime.validation import host, seccomp, sysctl
-from jaula.security.seccomp import seccomp as confine_seccomp
-from jaula.spec.runtime import Memory, Process, Resources, Spec, decode
+from jaula.runtime.validation import sysctl, validate_host, validate_seccomp
+from jaula.security.seccomp import seccomp_filter
+from jaula.spec.runtime_spec import Memory, Process, Resources, Spec, decode
 
 GOOD: dict[str, Any] = {
     "ociVersion": "1.2.0",
@@ -458,7 +458,10 @@ def test_unknown_seccomp_constants_are_refused_and_the_allowed_are_listed() -> N
     ):
         with pytest.raises(InvalidRequest) as caught:
             validation.check(decode(changed(path, "ALLOW")))
-        assert str(caught.value) == f"{field}: 'ALLOW' must be one of {', '.join(seccomp.ACTIONS)}"
+        assert (
+            str(caught.value)
+            == f"{field}: 'ALLOW' must be one of {', '.join(validate_seccomp.ACTIONS)}"
+        )
     with pytest.raises(
         InvalidRequest, match=r"architectures\[0\]: 'x86' must be one of SCMP_ARCH_"
     ):
@@ -466,9 +469,9 @@ def test_unknown_seccomp_constants_are_refused_and_the_allowed_are_listed() -> N
 
 
 def test_the_accepted_seccomp_constants_are_those_of_the_compiler() -> None:
-    assert set(seccomp.ACTIONS) == set(confine_seccomp.ACTIONS)
-    assert set(seccomp.OPERATORS) == confine_seccomp.COMPARISONS
-    assert set(seccomp.FLAGS) == set(confine_seccomp.FLAGS)
+    assert set(validate_seccomp.ACTIONS) == set(seccomp_filter.ACTIONS)
+    assert set(validate_seccomp.OPERATORS) == seccomp_filter.COMPARISONS
+    assert set(validate_seccomp.FLAGS) == set(seccomp_filter.FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -531,25 +534,27 @@ def test_resources_are_checked_on_their_own() -> None:
 
 
 def test_a_label_without_its_security_module_is_refused() -> None:
-    none = host.Host(apparmor=False, selinux=False)
-    both = host.Host(apparmor=True, selinux=True)
+    none = validate_host.Host(apparmor=False, selinux=False)
+    both = validate_host.Host(apparmor=True, selinux=True)
     for process, text in (
         (Process("/", apparmor_profile="p"), "apparmor is disabled or not supported"),
         (Process("/", selinux_label="l"), "selinux label is specified in config, but selinux is"),
     ):
-        host.check_process(process, both)
+        validate_host.check_process(process, both)
         with pytest.raises(Unsupported, match=text):
-            host.check_process(process, none)
-    host.check_process(Process("/", apparmor_profile="", selinux_label=""), none)
+            validate_host.check_process(process, none)
+    validate_host.check_process(Process("/", apparmor_profile="", selinux_label=""), none)
 
 
 def test_more_mounts_than_the_kernel_permits_are_refused() -> None:
     spec = decode(json.dumps(GOOD).encode())
     count = len(spec.mounts)
-    host.check(spec, host.Host(apparmor=False, selinux=False, mount_max=count))
+    validate_host.check(spec, validate_host.Host(apparmor=False, selinux=False, mount_max=count))
     with pytest.raises(InvalidRequest, match=rf"^mounts: {count} mounts are more than the"):
-        host.check(spec, host.Host(apparmor=False, selinux=False, mount_max=count - 1))
-    assert host.detect().mount_max == int(Path("/proc/sys/fs/mount-max").read_text())
+        validate_host.check(
+            spec, validate_host.Host(apparmor=False, selinux=False, mount_max=count - 1)
+        )
+    assert validate_host.detect().mount_max == int(Path("/proc/sys/fs/mount-max").read_text())
 
 
 @pytest.mark.parametrize(("kind", "name"), [("net", "network"), ("ipc", "ipc")])
@@ -558,8 +563,8 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
     document = deepcopy(GOOD)
     document["linux"]["sysctl"] = {expected: "1"}
     spec = decode(json.dumps(document).encode())
-    facts = host.detect()
-    host.check(spec, facts)
+    facts = validate_host.detect()
+    validate_host.check(spec, facts)
     for namespace in document["linux"]["namespaces"]:
         if namespace["type"] == name:
             namespace["path"] = f"/proc/self/ns/{kind}"
@@ -568,13 +573,13 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
     with pytest.raises(
         InvalidRequest, match=f"'{expected}' is not allowed in the host's {name} nam"
     ):
-        host.check(spec, facts)
+        validate_host.check(spec, facts)
 
 
 def test_an_error_about_a_missing_namespace_has_its_path() -> None:
     spec = decode(changed("linux/namespaces/1/path", "/nonexistent/ns"))
     with pytest.raises(InvalidRequest) as caught:
-        host.check(spec, host.detect())
+        validate_host.check(spec, validate_host.detect())
     assert str(caught.value) == "linux.namespaces: '/nonexistent/ns': no such file or directory"
 
 

@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from jaula.sandbox import channel
-from jaula.sandbox.channel import FrameError
+from jaula.sandbox import sandbox_channel
+from jaula.sandbox.sandbox_channel import FrameError
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -24,12 +24,12 @@ def test_a_frame_arrives_whole_with_its_descriptors() -> None:
     with ours, theirs:
         fd = os.memfd_create("x")
         os.write(fd, b"content")
-        channel.send(ours, channel.CALL, b"payload", [fd])
+        sandbox_channel.send(ours, sandbox_channel.CALL, b"payload", [fd])
         os.close(fd)
-        frame = channel.receive(theirs, 100)
+        frame = sandbox_channel.receive(theirs, 100)
         assert frame is not None
         kind, payload, fds = frame
-        assert (kind, payload) == (channel.CALL, b"payload")
+        assert (kind, payload) == (sandbox_channel.CALL, b"payload")
         assert os.pread(fds[0], 10, 0) == b"content"
         os.close(fds[0])
 
@@ -38,7 +38,7 @@ def test_the_end_of_the_stream_is_not_a_frame() -> None:
     ours, theirs = _pair()
     with theirs:
         ours.close()
-        assert channel.receive(theirs, 100) is None
+        assert sandbox_channel.receive(theirs, 100) is None
 
 
 @pytest.mark.parametrize("data", [b"R", struct.pack("!cI", b"R", 3) + b"xx"])
@@ -48,7 +48,7 @@ def test_a_cut_frame_is_refused(data: bytes) -> None:
         ours.sendall(data)
         ours.close()
         with pytest.raises(FrameError, match="cut"):
-            channel.receive(theirs, 100)
+            sandbox_channel.receive(theirs, 100)
 
 
 def test_a_frame_beyond_the_limit_is_refused_before_it_is_read() -> None:
@@ -56,7 +56,7 @@ def test_a_frame_beyond_the_limit_is_refused_before_it_is_read() -> None:
     with ours, theirs:
         ours.sendall(struct.pack("!cI", b"R", 101))
         with pytest.raises(FrameError, match="at most 100"):
-            channel.receive(theirs, 100)
+            sandbox_channel.receive(theirs, 100)
 
 
 def test_the_descriptors_of_a_refused_frame_are_closed() -> None:
@@ -65,14 +65,14 @@ def test_the_descriptors_of_a_refused_frame_are_closed() -> None:
         before = len(os.listdir("/proc/self/fd"))
         socket.send_fds(ours, [struct.pack("!cI", b"R", 101)], [0, 0, 0])
         with pytest.raises(FrameError):
-            channel.receive(theirs, 100)
+            sandbox_channel.receive(theirs, 100)
         assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_time_of_all_reads_is_asked_for_before_each() -> None:
     ours, theirs = _pair()
     with ours, theirs:
-        channel.send(ours, channel.RESULT, bytes(600_000)[:1000])
+        sandbox_channel.send(ours, sandbox_channel.RESULT, bytes(600_000)[:1000])
         calls: list[int] = []
-        channel.receive(theirs, 2000, lambda: calls.append(1))
+        sandbox_channel.receive(theirs, 2000, lambda: calls.append(1))
         assert len(calls) >= 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.sandbox.limits import worker_ids
+from jaula.sandbox.sandbox_limits import worker_ids
 
 HOST = "         0          0 4294967295\n"
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from jaula.sandbox.sandbox_worker import WorkerCancelled
 from jaula.sandbox.slots import Stop, WorkerSlots
-from jaula.sandbox.worker import WorkerCancelled
 
 
 def _go_on() -> None:

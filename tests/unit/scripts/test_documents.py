@@ -183,7 +183,7 @@ def test_every_test_of_the_virtual_machines_exists() -> None:
         ("`kernel/mounts.py` and `engine/containers/start`", []),
         ("`kernel/absent.py`", ["kernel/absent.py"]),
         ("see src/jaula/absent.", ["src/jaula/absent"]),
-        ("jaula.kernel.paths, io.jaula.profile, jaula.db", []),
+        ("jaula.kernel.openat2, io.jaula.profile, jaula.db", []),
         ("jaula.kernel.absent", ["jaula.kernel.absent"]),
         ("`absent_module.py`", ["absent_module.py"]),
         ("src/jaula/cli/NAME.py, tests/security/test_iNN_*.py", []),

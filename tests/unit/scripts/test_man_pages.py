@@ -14,8 +14,8 @@ from types import ModuleType
 import pytest
 
 from jaula.cli import command_table
-from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
-from jaula.oci.main import GLOBAL_FLAGS
+from jaula.oci.runtime_main import COMMANDS as RUNTIME_COMMANDS
+from jaula.oci.runtime_main import GLOBAL_FLAGS
 
 ROOT = Path(__file__).parents[3]
 GENERATOR = ROOT / "packaging/man/generate.py"
@@ -74,7 +74,7 @@ def test_the_page_of_the_runtime_has_every_command_and_flag(
     flags = set(GLOBAL_FLAGS)
     for name in RUNTIME_COMMANDS:
         assert f".SS {name}\n" in page
-        result = importlib.import_module(f"jaula.oci.commands.{name}").FLAGS
+        result = importlib.import_module(f"jaula.oci.commands.oci_{name}").FLAGS
         flags |= set(result)
         assert {key for key in result if len(key) > 1} <= set(generator.RUNTIME_HELP)
     for flag in flags:

@@ -225,7 +225,7 @@ def test_names_that_the_field_does_not_know_are_refused(structure: ModuleType, n
 
 @pytest.mark.parametrize(
     "name",
-    ["jaula", "jaula.__main__", "jaula.kernel.keyring", "jaula.engine.containers.start",
+    ["jaula", "jaula.__main__", "jaula.kernel.keyctl", "jaula.engine.containers.start",
      "jaula.features.trust.simple_signing", "jaula.logs.non_blocking", "jaula.network.ports",
      "jaula.features.verify.cli.tree"],
 )  # fmt: skip

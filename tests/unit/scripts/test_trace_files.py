@@ -50,7 +50,7 @@ def test_files_are_in_order_of_entry_and_counted_once(trace_files: ModuleType) -
     lines = [
         line(1, "engine/authz/gateway.py", state=CLOSED),
         line(2, "cli/main.py", function=False, time=3_000_000),
-        line(1, "api/http/server.py", time=4_000_000),
+        line(1, "api/http/api_server.py", time=4_000_000),
         line(1, "engine/authz/gateway.py", time=5_000_000),
         line(2, "cli/main.py", time=6_000_000),
     ]
@@ -58,7 +58,7 @@ def test_files_are_in_order_of_entry_and_counted_once(trace_files: ModuleType) -
     assert (client.name, engine.name) == ("client", "engine")
     assert [(entry.path, entry.time) for entry in client.entries] == [("cli/main.py", 2.0)]
     assert [entry.path for entry in engine.entries] == [
-        "api/http/server.py",
+        "api/http/api_server.py",
         "engine/authz/gateway.py",
     ]
     assert trace_files.report([client, engine], count_only=True).splitlines() == [
@@ -84,16 +84,16 @@ def test_imports_count_in_the_client_only(trace_files: ModuleType) -> None:
 def test_processes_have_the_names_that_ps_shows(trace_files: ModuleType) -> None:
     zygote, shim = "jaula-zygote", "jaula-shim"
     lines = [
-        line(1, "api/http/server.py", state=CLOSED),
+        line(1, "api/http/api_server.py", state=CLOSED),
         line(2, "runtime/zygote.py", state=CLOSED, parent=1, comm=zygote),
         line(3, "runtime/shim/shim.py", parent=2, comm=zygote),
         line(3, "runtime/shim/shim.py", parent=2, comm=shim),
         line(4, "runtime/shim/shim.py", parent=3, comm=shim),
         line(5, "runtime/init/init.py", parent=4, comm=shim),
         line(6, "runtime/init/init.py", parent=5, comm=shim, pid=1),
-        line(7, "runtime/exec.py", parent=5, comm=shim, pid=7),
+        line(7, "runtime/exec_process.py", parent=5, comm=shim, pid=7),
         line(8, "logs/helper.py", parent=3, comm=shim),
-        line(9, "kernel/process.py", parent=2, comm=zygote),
+        line(9, "kernel/process_calls.py", parent=2, comm=zygote),
     ]
     names = [process.name for process in trace_files.processes(lines, begin=0)]
     assert names == ["shim", "helper", "stage", "init", "exec", "log helper", "child of zygote"]

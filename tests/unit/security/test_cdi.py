@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.security import cdi
-from jaula.spec.api import DeviceRequest
-from jaula.spec.runtime import DeviceCgroup, Linux, Mount, Process, Resources, Spec, User
+from jaula.spec.api_documents import DeviceRequest
+from jaula.spec.runtime_spec import DeviceCgroup, Linux, Mount, Process, Resources, Spec, User
 
 FILE: dict[str, Any] = {
     "cdiVersion": "0.6.0",

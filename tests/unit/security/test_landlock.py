@@ -8,8 +8,8 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import supported_rights
-from jaula.security import capabilities
-from jaula.security.landlock import (
+from jaula.security import capability_sets
+from jaula.security.landlock_ruleset import (
     READ,
     Landlock,
     Options,
@@ -19,7 +19,7 @@ from jaula.security.landlock import (
     parse,
 )
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
-from jaula.security.seccomp import seccomp
+from jaula.security.seccomp import seccomp_filter
 from jaula.spec.annotations import (
     LANDLOCK_ANNOTATION,
     PathRule,
@@ -27,7 +27,7 @@ from jaula.spec.annotations import (
     Ruleset,
     decode_ruleset,
 )
-from jaula.spec.runtime import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
+from jaula.spec.runtime_spec import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
 
 ALL = supported_rights(7).access_fs
 MOUNTS = (
@@ -52,7 +52,7 @@ def spec(
     profile: Seccomp | None = None,
     confined: bool = True,
 ) -> Spec:
-    sets = capabilities.resolve(add=caps)
+    sets = capability_sets.resolve(add=caps)
     return Spec(
         process=Process(cwd="/", capabilities=sets),
         root=Root("rootfs", readonly=readonly),
@@ -60,7 +60,7 @@ def spec(
         annotations={"mine": "kept"},
         linux=Linux(
             namespaces=(pid,) if pid else (),
-            seccomp=(profile or seccomp.default_profile(sets)) if confined else None,
+            seccomp=(profile or seccomp_filter.default_profile(sets)) if confined else None,
         ),
     )
 

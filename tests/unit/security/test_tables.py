@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.security import devices, masked_paths, sysctls
+from jaula.security import allowed_devices, allowed_sysctls, masked_paths
 from jaula.security.lsm import detect
-from jaula.spec.runtime import IDMapping
+from jaula.spec.runtime_spec import IDMapping
 
 DOCKER_MASKS = {
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -37,7 +37,7 @@ def test_all_paths_that_docker_masks_are_masked() -> None:
     ],
 )
 def test_a_device_is_described(text: str, path: str, access: str) -> None:
-    ((node, rule),) = devices.parse_device(text)
+    ((node, rule),) = allowed_devices.parse_device(text)
     assert (node.path, node.type, node.major, node.minor) == (path, "c", 1, 3)
     assert (rule.allow, rule.type, rule.major, rule.minor, rule.access) == (True, "c", 1, 3, access)
 
@@ -52,13 +52,15 @@ def test_a_device_is_described(text: str, path: str, access: str) -> None:
 )  # fmt: skip
 def test_an_invalid_device_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        devices.parse_device(text)
+        allowed_devices.parse_device(text)
 
 
 def test_the_default_rules_allow_no_whole_class_of_devices() -> None:
-    assert all(rule.major is not None and rule.type == "c" for rule in devices.DEFAULT_RULES)
-    allowed = {(rule.major, rule.minor) for rule in devices.DEFAULT_RULES}
-    assert {(node.major, node.minor) for node in devices.DEFAULT_DEVICES} <= allowed
+    assert all(
+        rule.major is not None and rule.type == "c" for rule in allowed_devices.DEFAULT_RULES
+    )
+    allowed = {(rule.major, rule.minor) for rule in allowed_devices.DEFAULT_RULES}
+    assert {(node.major, node.minor) for node in allowed_devices.DEFAULT_DEVICES} <= allowed
 
 
 # -- sysctls ---------------------------------------------------------------------------------
@@ -70,7 +72,7 @@ def test_the_default_rules_allow_no_whole_class_of_devices() -> None:
      "fs.mqueue.msg_max", "kernel.domainname"],
 )  # fmt: skip
 def test_a_namespaced_sysctl_is_allowed(name: str) -> None:
-    sysctls.check(name, "1", ())
+    allowed_sysctls.check(name, "1", ())
 
 
 @pytest.mark.parametrize(
@@ -84,13 +86,13 @@ def test_a_namespaced_sysctl_is_allowed(name: str) -> None:
 )  # fmt: skip
 def test_any_other_sysctl_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest):
-        sysctls.check(name, "1", ())
+        allowed_sysctls.check(name, "1", ())
 
 
 @pytest.mark.parametrize("value", ["", "1\n2", "1\0", "x" * 2000, "1\x1b"])
 def test_a_sysctl_has_one_value(value: str) -> None:
     with pytest.raises(InvalidRequest):
-        sysctls.check("net.core.somaxconn", value, ())
+        allowed_sysctls.check("net.core.somaxconn", value, ())
 
 
 @pytest.mark.parametrize(
@@ -99,12 +101,18 @@ def test_a_sysctl_has_one_value(value: str) -> None:
 )
 def test_a_sysctl_of_a_shared_namespace_is_refused(name: str, kind: str) -> None:
     with pytest.raises(InvalidRequest, match=f"host {kind} namespace"):
-        sysctls.check(name, "1", (kind,))
+        allowed_sysctls.check(name, "1", (kind,))
 
 
 def test_dots_and_slashes_name_the_same_sysctl() -> None:
-    assert sysctls.normalize("net.ipv4.conf.eth0/1.forwarding") == "net/ipv4/conf/eth0.1/forwarding"
-    assert sysctls.normalize("net/ipv4/conf/eth0.1/forwarding") == "net/ipv4/conf/eth0.1/forwarding"
+    assert (
+        allowed_sysctls.normalize("net.ipv4.conf.eth0/1.forwarding")
+        == "net/ipv4/conf/eth0.1/forwarding"
+    )
+    assert (
+        allowed_sysctls.normalize("net/ipv4/conf/eth0.1/forwarding")
+        == "net/ipv4/conf/eth0.1/forwarding"
+    )
 
 
 # -- security modules ------------------------------------------------------------------------
@@ -134,7 +142,7 @@ def test_security_modules_are_listed() -> None:
 def test_every_group_of_a_container_may_send_echo_requests(
     rows: tuple[IDMapping, ...], expected: str
 ) -> None:
-    assert sysctls.network_defaults(rows) == {
+    assert allowed_sysctls.network_defaults(rows) == {
         "net.ipv4.ip_unprivileged_port_start": "0",
         "net.ipv4.ping_group_range": expected,
     }
@@ -144,6 +152,6 @@ def test_every_group_of_a_container_may_send_echo_requests(
     "name", ["net.ipv4.ping_group_range", "net/ipv4/ping_group_range", "net.core.somaxconn"]
 )
 def test_a_requested_sysctl_replaces_the_default(name: str) -> None:
-    made = sysctls.with_network_defaults({name: "1 0"}, ())
+    made = allowed_sysctls.with_network_defaults({name: "1 0"}, ())
     assert made[name] == "1 0"
     assert len(made) == (3 if "somaxconn" in name else 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     ESTARGZ_DIGEST,
     LAYER_GZIP,
     LAYER_ZSTD,

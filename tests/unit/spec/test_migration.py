@@ -8,7 +8,7 @@ import struct
 import msgspec
 import pytest
 
-from jaula.spec import migration as wire
+from jaula.spec import migration
 from jaula.spec.migration import (
     Cancel,
     Commit,
@@ -36,11 +36,11 @@ def parse(data: bytes, step: int) -> list[Frame]:
 
 @pytest.mark.parametrize("step", [1, 2, 7, 4096])
 def test_frames_are_the_same_however_the_stream_is_cut(step: int) -> None:
-    message = wire.message_frame(Cancel("because"))
-    data = message + wire.data_head(3) + b"abc" + wire.END + wire.ALIVE
+    message = migration.message_frame(Cancel("because"))
+    data = message + migration.data_head(3) + b"abc" + migration.END + migration.ALIVE
     frames = parse(data, step)
     assert [frame.kind for frame in frames] == [1, 2, 3, 4]
-    assert wire.decode_message(frames[0].payload) == Cancel("because")
+    assert migration.decode_message(frames[0].payload) == Cancel("because")
     assert frames[1].payload == b"abc"
 
 
@@ -50,8 +50,8 @@ def test_frames_are_the_same_however_the_stream_is_cut(step: int) -> None:
         head(0, 0),
         head(9, 0),
         head(255, 1),
-        head(FrameKind.MESSAGE, wire.MAX_MESSAGE + 1),
-        head(FrameKind.DATA, wire.MAX_DATA + 1),
+        head(FrameKind.MESSAGE, migration.MAX_MESSAGE + 1),
+        head(FrameKind.DATA, migration.MAX_DATA + 1),
         head(FrameKind.DATA, 0xFFFF_FFFF),
         head(FrameKind.END, 1),
         head(FrameKind.ALIVE, 1),
@@ -82,25 +82,25 @@ def test_an_unknown_or_too_large_frame_is_refused_before_it_is_read(data: bytes)
 )
 def test_a_payload_that_is_not_a_message_is_refused(payload: bytes) -> None:
     with pytest.raises(ProtocolError):
-        wire.decode_message(payload)
+        migration.decode_message(payload)
 
 
 def test_damaged_messages_are_refused_or_are_messages() -> None:
     random.seed(7)
-    whole = wire.message_frame(Removed(TransferKind.VOLUME, "/data", ("a", "b/c")))[5:]
+    whole = migration.message_frame(Removed(TransferKind.VOLUME, "/data", ("a", "b/c")))[5:]
     for _ in range(2000):
         data = bytearray(whole)
         for _ in range(random.randint(1, 4)):
             data[random.randrange(len(data))] = random.randrange(256)
         try:
-            wire.decode_message(bytes(data))
+            migration.decode_message(bytes(data))
         except ProtocolError:
             continue
 
 
 def test_a_stream_that_ends_within_a_frame_is_incomplete() -> None:
     parser = FrameParser()
-    list(parser.feed(wire.message_frame(Commit())[:-1]))
+    list(parser.feed(migration.message_frame(Commit())[:-1]))
     assert not parser.empty
 
 
@@ -116,6 +116,6 @@ def test_an_offer_has_a_bounded_number_of_networks_and_volumes(member: str) -> N
             offer | {"asked_image": "a", "host": host, member: [item] * number}
         )
 
-    assert len(getattr(wire.decode_message(sent(1024)), member)) == 1024
+    assert len(getattr(migration.decode_message(sent(1024)), member)) == 1024
     with pytest.raises(ProtocolError, match=r"length <= 1024"):
-        wire.decode_message(sent(1025))
+        migration.decode_message(sent(1025))

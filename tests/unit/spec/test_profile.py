@@ -3,13 +3,13 @@
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.spec import profile
+from jaula.spec import confinement_profile
 
 MINIMAL = b'name = "web"\n'
 
 
 def test_an_absent_section_is_the_least() -> None:
-    loaded = profile.load(MINIMAL, "web.toml")
+    loaded = confinement_profile.load(MINIMAL, "web.toml")
     assert loaded.capabilities == ()
     assert loaded.files.read_only_root
     assert loaded.process.no_new_privileges
@@ -28,13 +28,13 @@ def test_an_absent_section_is_the_least() -> None:
         (b'name = "web"\n[limits]\npids = -1', r"\$.limits.pids"),
         (b"name = ", "Invalid value"),
         (b"\xff", "utf-8"),
-        (b"a" * (profile.MAX_SIZE + 1), "at most"),
+        (b"a" * (confinement_profile.MAX_SIZE + 1), "at most"),
         (b"a=" + b"[" * 100_000, "profile web.toml"),
     ],
 )
 def test_a_wrong_profile_is_one_error(text: bytes, error: str) -> None:
     with pytest.raises(InvalidRequest, match=error):
-        profile.load(text, "web.toml")
+        confinement_profile.load(text, "web.toml")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_wrong_profile_is_one_error(text: bytes, error: str) -> None:
 )  # fmt: skip
 def test_a_wrong_text_is_named_with_what_is_permitted(text: str, error: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        profile.load(MINIMAL + text.encode(), "web.toml")
+        confinement_profile.load(MINIMAL + text.encode(), "web.toml")
     assert caught.value.message == f"profile web.toml: {error}"
     assert caught.value.hint
     assert "regex" not in f"{caught.value.message} {caught.value.hint}"
@@ -64,4 +64,4 @@ def test_a_wrong_text_is_named_with_what_is_permitted(text: str, error: str) -> 
 
 def test_a_wrong_name_is_named() -> None:
     with pytest.raises(InvalidRequest, match=r"'a b' at `\$.name` is not the name of a profile"):
-        profile.load(b'name = "a b"', "web.toml")
+        confinement_profile.load(b'name = "a b"', "web.toml")

@@ -14,14 +14,14 @@ import pytest
 from jaula.cli import command_table
 from jaula.cli.command_parser import parse
 from jaula.cli.containers import create_body
-from jaula.spec import api, api_networks, run_options
+from jaula.spec import api_documents, api_networks, run_options
 from jaula.spec.run_options import OPTIONS, Option
 
 PROJECT = Path(__file__).parents[3]
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
-    run_options.HOST_CONFIG: api.HostConfig,
-    run_options.CONFIG: api.ContainerCreate,
-    run_options.HEALTHCHECK: api.Healthcheck,
+    run_options.HOST_CONFIG: api_documents.HostConfig,
+    run_options.CONFIG: api_documents.ContainerCreate,
+    run_options.HEALTHCHECK: api_documents.Healthcheck,
     run_options.ENDPOINT: api_networks.EndpointSettings,
 }
 PLACED = [option for option in OPTIONS if option.place]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 DOCUMENT: dict[str, Any] = {
     "ociVersion": "1.2.0",
@@ -53,13 +53,13 @@ def encoded(path: str, value: object) -> bytes:
 def test_null_is_the_empty_value(path: str) -> None:
     parent = path.rpartition("/")[0]
     absent = encoded(parent, {}) if parent and parent != "root" and parent != "process" else None
-    expected = oci.decode(absent or json.dumps(DOCUMENT).encode())
-    assert oci.decode(encoded(path, None)) == expected
+    expected = runtime_spec.decode(absent or json.dumps(DOCUMENT).encode())
+    assert runtime_spec.decode(encoded(path, None)) == expected
 
 
 def test_null_members_of_a_list_are_absent_too() -> None:
     mount = {"destination": "/tmp", "options": None, "source": None, "uidMappings": None}
-    assert oci.decode(encoded("mounts", [mount])).mounts == (oci.Mount("/tmp"),)
+    assert runtime_spec.decode(encoded("mounts", [mount])).mounts == (runtime_spec.Mount("/tmp"),)
 
 
 @pytest.mark.parametrize(
@@ -68,27 +68,27 @@ def test_null_members_of_a_list_are_absent_too() -> None:
 )
 def test_null_is_refused_where_it_stands_for_nothing(path: str, value: object) -> None:
     with pytest.raises(msgspec.ValidationError):
-        oci.decode(encoded(path, value))
+        runtime_spec.decode(encoded(path, value))
 
 
 def test_bytes_of_a_process_are_kept() -> None:
     document = {**DOCUMENT, "process": {"cwd": "/X", "args": ["X", "\u00fc"], "env": ["A=X"]}}
     data = json.dumps(document, ensure_ascii=False).encode().replace(b"X", b"\xff\xfe")
-    spec = oci.decode(data)
-    assert spec.process == oci.Process(
+    spec = runtime_spec.decode(data)
+    assert spec.process == runtime_spec.Process(
         "/\udcff\udcfe", ("\udcff\udcfe", "\u00fc"), ("A=\udcff\udcfe",)
     )
-    assert oci.decode(oci.encode(spec)) == spec
+    assert runtime_spec.decode(runtime_spec.encode(spec)) == spec
 
 
 @pytest.mark.parametrize("path", ["hostname", "root/path", "annotations/a"])
 def test_bytes_elsewhere_are_refused(path: str) -> None:
     with pytest.raises(UnicodeDecodeError):
-        oci.decode(encoded(path, "X").replace(b"X", b"\xff"))
+        runtime_spec.decode(encoded(path, "X").replace(b"X", b"\xff"))
 
 
 def test_an_environment_of_a_hook_may_be_absent_or_empty() -> None:
     hooks = [{"path": "/a"}, {"path": "/a", "env": None}, {"path": "/a", "env": []}]
-    decoded = oci.decode(encoded("hooks/prestart", hooks)).hooks
+    decoded = runtime_spec.decode(encoded("hooks/prestart", hooks)).hooks
     assert decoded is not None
     assert [hook.env for hook in decoded.prestart] == [None, None, ()]

@@ -16,11 +16,11 @@ from jaula.cli.cli_errors import CliError
 from jaula.engine.authz import policy_file
 from jaula.errors import InvalidRequest
 from jaula.features.audit.benchmark import exceptions
-from jaula.features.edit.cli import document as edit_document
-from jaula.features.trust import policy as trust_policy
-from jaula.features.web import config as web_config
+from jaula.features.edit.cli import edit_document
+from jaula.features.trust import signature_policy
+from jaula.features.web import web_config
 from jaula.images.registry import hosts_file
-from jaula.spec import profile, toml
+from jaula.spec import confinement_profile, toml
 from jaula.spec.quoted_string import quoted
 
 MEMORY = 64 << 20  # bytes that a document of 1 MiB may take
@@ -55,9 +55,9 @@ def _nothing(path: str) -> bytes:
 
 
 READERS: dict[str, Callable[[bytes], Any]] = {
-    "profile": lambda data: profile.load(data, "name"),
+    "profile": lambda data: confinement_profile.load(data, "name"),
     "policy": lambda data: policy_file.parse(data, user=lambda _: 0, group=lambda _: 0),
-    "trust policy": lambda data: trust_policy.parse_rules(data, _nothing),
+    "trust policy": lambda data: signature_policy.parse_rules(data, _nothing),
     "hosts file": lambda data: hosts_file.parse(data, "/name"),
     "exceptions": lambda data: exceptions.parse(data, (), "name"),
     "web": lambda data: web_config.parse(data, "name"),

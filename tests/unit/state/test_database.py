@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import CorruptState, Unavailable
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, EngineIdentity
 from jaula.state.database import MIGRATIONS, Database
-from jaula.state.records import ContainerRecord, EngineIdentity
 
 
 def record(name: str = "one") -> ContainerRecord:

@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
-from jaula.features.secrets.store import SecretRecord
-from jaula.spec.network import NetworkRecord
-from jaula.state.database import MIGRATIONS
-from jaula.state.records import (
+from jaula.features.secrets.secret_store import SecretRecord
+from jaula.spec.network_record import NetworkRecord
+from jaula.state.container_records import (
     BuildStep,
     ContainerRecord,
     EngineIdentity,
@@ -23,6 +22,7 @@ from jaula.state.records import (
     StorageDriverRecord,
     StoredRequest,
 )
+from jaula.state.database import MIGRATIONS
 
 STORED = (
     BuildStep,

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.features.checkpoint import archive as checkpoint_archive
-from jaula.features.checkpoint.archive import ArchiveReader
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint import checkpoint_archive
+from jaula.features.checkpoint.checkpoint_archive import ArchiveReader
+from jaula.features.checkpoint.checkpoint_store import (
     ROOT_TAR,
     SPEC,
     CheckpointFiles,

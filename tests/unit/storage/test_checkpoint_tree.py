@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.features.checkpoint.archive import TreeReader
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint.checkpoint_archive import TreeReader
+from jaula.features.checkpoint.checkpoint_store import (
     MAC,
     MANIFEST,
     SPEC,

@@ -17,8 +17,8 @@ import pytest
 
 from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.features.checkpoint import store as checkpoints
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint import checkpoint_store
+from jaula.features.checkpoint.checkpoint_store import (
     MAC,
     MANIFEST,
     CheckpointFile,
@@ -29,7 +29,7 @@ from jaula.features.checkpoint.store import (
     decode,
     describe_file,
 )
-from jaula.features.checkpoint.store import add_file as add_held
+from jaula.features.checkpoint.checkpoint_store import add_file as add_held
 
 FACTS = Manifest(
     container="c" * 64,
@@ -505,7 +505,7 @@ def test_a_sweep_bears_a_writer_that_an_engine_has_left(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, is_ended: bool
 ) -> None:
     """CRIU writes on for a moment when its engine was killed."""
-    monkeypatch.setattr(checkpoints, "_WRITER_TIME", 60.0 if is_ended else 0.2)
+    monkeypatch.setattr(checkpoint_store, "_WRITER_TIME", 60.0 if is_ended else 0.2)
     images = store.begin(FACTS.container, "two")
     removals = []
     whole = shutil.rmtree
@@ -517,7 +517,7 @@ def test_a_sweep_bears_a_writer_that_an_engine_has_left(
             raise OSError(errno.ENOTEMPTY, "Directory not empty")
         whole(path)
 
-    monkeypatch.setattr(checkpoints.shutil, "rmtree", remove)
+    monkeypatch.setattr(checkpoint_store.shutil, "rmtree", remove)
     store.sweep({FACTS.container})
     assert len(removals) >= 3
     assert images.exists() is not is_ended

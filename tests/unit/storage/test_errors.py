@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.features.build.files import errors
+from jaula.features.build.files import file_errno
 from jaula.storage import free_space
-from jaula.storage.errors import file_error
+from jaula.storage.file_errors import file_error
 
 
 def refused(number: int) -> OSError:
@@ -42,10 +42,10 @@ def test_each_refusal_has_its_error(error: Exception, kind: type[JaulaError], te
 def test_a_build_names_the_file_in_place_of_a_directory() -> None:
     with (
         pytest.raises(InvalidRequest, match="x: a file exists in place"),
-        errors.translate_os_errors("x"),
+        file_errno.translate_os_errors("x"),
     ):
         raise refused(errno.ENOTDIR)
-    with pytest.raises(Unavailable, match="x: No space left"), errors.translate_os_errors("x"):
+    with pytest.raises(Unavailable, match="x: No space left"), file_errno.translate_os_errors("x"):
         raise refused(errno.ENOSPC)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.storage.layers.extract import clean_path
-from jaula.storage.volumes import check_name, is_name
+from jaula.storage.volume_directories import check_name, is_name
 
 
 @pytest.mark.parametrize("name", ["ab", "a.b-c_d", "0x", "a" * 255])

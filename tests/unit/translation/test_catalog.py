@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from harness.engine import PROJECT
 from harness.scripts import load_program
-from jaula.cli import command_table
-from jaula.cli import help as cli_help
-from jaula.translation import catalog, language, topics
-from jaula.translation.catalog import CatalogError, parse
+from jaula.cli import command_table, help
+from jaula.translation import language, po_catalog, topics
+from jaula.translation.po_catalog import CatalogError, parse
 
-SPANISH = Path(catalog.path("es"))
+SPANISH = Path(po_catalog.path("es"))
 # What a user types, or a value that a translation must not lose.
 WORD = re.compile(
     r"--[a-z][\w-]*|\{\w*\}|\{\{[^}]*\}\}|/(?:etc|run|proc|dev)/[\w/.-]+|\bjaula [a-z]+"
@@ -68,12 +67,12 @@ def test_gettext_reads_the_catalogue() -> None:
 @pytest.mark.parametrize("words", sorted(set(command_table.commands())))
 def test_every_help_page_is_spanish_and_fits(words: str) -> None:
     command = command_table.load(words)
-    page = cli_help.page(command, "es")
+    page = help.page(command, "es")
     assert page.startswith(f"Uso:  jaula {words}")
     assert "Ejemplos:" in page
     for line in page.splitlines():
         assert len(line) <= 110 or line.lstrip().startswith("$ ")
-    assert cli_help.page(command, "en").startswith("Usage:")
+    assert help.page(command, "en").startswith("Usage:")
 
 
 @pytest.mark.parametrize("name", topics.NAMES)
@@ -162,10 +161,10 @@ def test_what_the_script_writes_is_read_back(texts: dict[str, str]) -> None:
 
 
 def test_an_english_text_needs_no_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "path", lambda _: "/nonexistent")
-    assert catalog.translator("en")("List containers") == "List containers"
+    monkeypatch.setattr(po_catalog, "path", lambda _: "/nonexistent")
+    assert po_catalog.translator("en")("List containers") == "List containers"
 
 
 def test_an_unknown_text_stays_english() -> None:
-    assert catalog.translator("es")("no such text") == "no such text"
-    assert catalog.translator("es")("List containers") == "Listar contenedores"
+    assert po_catalog.translator("es")("no such text") == "no such text"
+    assert po_catalog.translator("es")("List containers") == "Listar contenedores"

@@ -13,7 +13,7 @@ import pytest
 PROGRAM = """
 import json, os, socket, sys
 from jaula.kernel import capabilities, landlock
-from jaula.features.web.confinement import confine
+from jaula.features.web.web_confinement import confine
 mask = int(dict(line.split(":", 1) for line in open("/proc/self/status"))["CapPrm"], 16)
 capabilities.capset(mask, mask, mask)
 results = {"landlock": confine(), "read": open("/etc/passwd").read(5)}

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from harness.oidc_issuer import ISSUER, KIDS, NOW, Issuer, b64, jwks, number, sign, token
 from jaula.errors import NotAuthorized, Unavailable
 from jaula.features.web import oidc
-from jaula.features.web.config import Oidc
 from jaula.features.web.oidc import Provider
+from jaula.features.web.web_config import Oidc
 
 CONFIG = Oidc(issuer=ISSUER, client_id="jaula", users={"alice@example.com": "root"})
 

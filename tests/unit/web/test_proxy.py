@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from jaula.features.web.proxy import refuse_path, unframe
+from jaula.features.web.web_proxy import refuse_path, unframe
 
 
 @pytest.mark.parametrize(

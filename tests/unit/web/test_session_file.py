@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from jaula.features.web import session_file
-from jaula.features.web.config import TlsFiles, WebConfig
 from jaula.features.web.session_file import open_sessions, settings_digest
 from jaula.features.web.sessions import Sessions
+from jaula.features.web.web_config import TlsFiles, WebConfig
 from jaula.spec.api_params import WebUser
 
 ALICE = WebUser(uid=1000, gid=1000, groups=(4, 27), name="alice", address="192.0.2.7")

@@ -14,10 +14,10 @@ from jaula.features.why.refusal import RLIMITS, UNLIMITED, Refusal
 from jaula.kernel import mountinfo
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
-from jaula.security.capabilities import DEFAULT
-from jaula.security.seccomp.seccomp import default_profile
+from jaula.security.capability_sets import DEFAULT
+from jaula.security.seccomp.seccomp_filter import default_profile
 from jaula.spec.annotations import PathRule, Ruleset
-from jaula.spec.runtime import DeviceCgroup
+from jaula.spec.runtime_spec import DeviceCgroup
 
 MOUNTS = mountinfo.parse(
     "1 0 0:30 / / rw,relatime - overlay overlay rw\n"

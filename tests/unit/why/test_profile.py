@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jaula.features.why.profile import ALLOW, document, widened
-from jaula.security.capabilities import DEFAULT
+from jaula.security.capability_sets import DEFAULT
 from jaula.security.seccomp.docker_profile import parse
-from jaula.security.seccomp.seccomp import default_profile
-from jaula.spec.runtime import Syscall, SyscallArg
+from jaula.security.seccomp.seccomp_filter import default_profile
+from jaula.spec.runtime_spec import Syscall, SyscallArg
 
 PROFILE = default_profile(DEFAULT)
 

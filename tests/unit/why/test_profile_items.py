@@ -12,8 +12,8 @@ from jaula.features.why.layers import Explanation, Layer
 from jaula.features.why.profile_items import with_profile
 from jaula.features.why.refusal import Refusal
 from jaula.features.why.session import Trace
-from jaula.security.capabilities import DEFAULT
-from jaula.security.seccomp.seccomp import default_profile, narrow
+from jaula.security.capability_sets import DEFAULT
+from jaula.security.seccomp.seccomp_filter import default_profile, narrow
 
 CALL = Refusal(syscall="getcwd", errno="EPERM", entered=False)
 PROFILED = Confinement(

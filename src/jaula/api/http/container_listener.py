@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from jaula.api.http.protocol import peer_of
+from jaula.api.http.http_protocol import peer_of
 from jaula.listener import DescriptorReserve, Listener
 from jaula.spec.api_params import ContainerPeer, Peer
 

@@ -39,9 +39,9 @@ from typing import TYPE_CHECKING
 import h11
 
 from jaula import metrics, request_context, spans
-from jaula.api.http.errors import BadHeader, Busy, Disconnected
-from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
-from jaula.api.http.request import Handler, Limits, Query, Request, unquote
+from jaula.api.http.http_errors import BadHeader, Busy, Disconnected
+from jaula.api.http.http_protocol import MAX_HEAD, HttpProtocol, Phase
+from jaula.api.http.http_request import Handler, Limits, Query, Request, unquote
 from jaula.api.http.response import (
     Answer,
     DelegatedResponse,

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 
 from jaula import __version__
 from jaula.api.http import response
-from jaula.api.http.errors import PageNotFound
-from jaula.api.http.request import Handler, Request
+from jaula.api.http.http_errors import PageNotFound
+from jaula.api.http.http_request import Handler, Request
 from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
 

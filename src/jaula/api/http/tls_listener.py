@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from ssl import SSLContext
 
 from jaula import tls
-from jaula.api.http.protocol import certified_peer, peer_address
+from jaula.api.http.http_protocol import certified_peer, peer_address
 from jaula.api.http.socket_pump import SocketPump
 from jaula.spec.api_params import Remote
 from jaula.tasks import BackgroundTasks

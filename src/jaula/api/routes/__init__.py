@@ -11,31 +11,38 @@ from importlib import import_module
 
 from jaula import feature
 from jaula.api.http.router import Routes
-from jaula.api.routes import archive, containers, execs, streams, system, websockets
+from jaula.api.routes import (
+    archive_routes,
+    container_routes,
+    exec_routes,
+    stream_routes,
+    system_routes,
+    websockets,
+)
 
 ROUTES: Routes = (
-    *system.ROUTES,
-    *containers.ROUTES,
-    *archive.ROUTES,
-    *streams.ROUTES,
+    *system_routes.ROUTES,
+    *container_routes.ROUTES,
+    *archive_routes.ROUTES,
+    *stream_routes.ROUTES,
     *websockets.ROUTES,
-    *execs.ROUTES,
+    *exec_routes.ROUTES,
 )
 
 BY_NOUN: dict[str, tuple[str, ...]] = {
-    "auth": ("registry",),
-    "distribution": ("registry",),
-    "images": ("images", "registry"),
-    "jaula/images": ("fsck",),
-    "jaula/manifests": ("registry",),
-    "jaula/system": ("fsck",),
-    "jaula/volumes": ("volumes",),
-    "networks": ("networks",),
+    "auth": ("registry_routes",),
+    "distribution": ("registry_routes",),
+    "images": ("image_routes", "registry_routes"),
+    "jaula/images": ("fsck_routes",),
+    "jaula/manifests": ("registry_routes",),
+    "jaula/system": ("fsck_routes",),
+    "jaula/volumes": ("volume_routes",),
+    "networks": ("network_routes",),
     "nodes": ("swarm",),
     "services": ("swarm",),
     "swarm": ("swarm",),
     "tasks": ("swarm",),
-    "volumes": ("volumes",),
+    "volumes": ("volume_routes",),
 }
 """Modules by the nouns of their routes."""
 

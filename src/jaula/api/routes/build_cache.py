@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 

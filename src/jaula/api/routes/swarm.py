@@ -7,7 +7,7 @@ init``, which would be refused too.
 
 from __future__ import annotations
 
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 from jaula.errors import Unavailable, Unsupported

@@ -11,10 +11,10 @@ import socket
 
 from msgspec import structs
 
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, HijackResponse
 from jaula.api.http.router import HEADERS, Routes
-from jaula.api.routes.streams import attach_options
+from jaula.api.routes.stream_routes import attach_options
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.tasks import awaited_task
 
@@ -23,8 +23,8 @@ _BINARY_SINCE = (1, 28)
 
 async def attach(request: Request) -> Answer:
     """Attach over a WebSocket (RFC 6455, section 4.2), until one side closes."""
-    from jaula.api.http import websocket
-    from jaula.spec.websocket import accept_token
+    from jaula.api.http import raw_websocket
+    from jaula.spec.websocket_accept import accept_token
 
     engine, ref = request.engine.containers, request.name
     engine.tty(ref, control=True)
@@ -47,11 +47,13 @@ async def attach(request: Request) -> Answer:
                 ours.setblocking(False)
                 attached = awaited_task(engine.attach(ref, theirs.detach(), options))
                 try:
-                    await websocket.Bridge(client, ours, binary=binary).run(early, attached)
+                    await raw_websocket.Bridge(client, ours, binary=binary).run(early, attached)
                 finally:
                     attached.cancel()
 
-    return HijackResponse(b"", take, lambda error: websocket.close_frame(str(error)), _head(proof))
+    return HijackResponse(
+        b"", take, lambda error: raw_websocket.close_frame(str(error)), _head(proof)
+    )
 
 
 def _head(proof: bytes) -> bytes:

@@ -6,16 +6,16 @@ directory. So containers of an engine that had the driver cgroupfs before stay a
 
 from __future__ import annotations
 
+from jaula.cgroups.cgroup_driver import Cgroup, Usage
 from jaula.cgroups.cgroup_path import SCOPE
-from jaula.cgroups.protocol import Cgroup, Usage
-from jaula.cgroups.systemd.driver import SystemdDriver
+from jaula.cgroups.systemd.systemd_driver import SystemdDriver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from jaula.cgroups.systemd.cgroup import CgroupfsCgroup
-    from jaula.cgroups.systemd.driver import CgroupfsDriver
+    from jaula.cgroups.systemd.systemd_cgroup import CgroupfsCgroup
+    from jaula.cgroups.systemd.systemd_driver import CgroupfsDriver
 
     class HostDriver(CgroupfsDriver, Protocol):
         """The driver of the host's cgroup files, which also creates cgroups."""
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class EngineDriver:
-    """Implementation of :class:`jaula.cgroups.protocol.CgroupDriver`."""
+    """Implementation of :class:`jaula.cgroups.cgroup_driver.CgroupDriver`."""
 
     name = "systemd"
 

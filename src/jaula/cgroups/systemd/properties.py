@@ -14,14 +14,12 @@ from typing import Any
 import msgspec
 
 from jaula.cgroups import device_rules
+from jaula.cgroups.cgroup_files import Reader, limit
 from jaula.cgroups.device_rules import DeviceRule
-from jaula.cgroups.files import Reader, limit
-from jaula.cgroups.v2 import cpu as v2cpu
-from jaula.cgroups.v2 import io as v2io
-from jaula.cgroups.v2 import memory as v2memory
+from jaula.cgroups.v2 import cpu_v2, io, memory_v2
 from jaula.errors import InvalidRequest
 from jaula.spec import cpuset
-from jaula.spec.runtime import Resources
+from jaula.spec.runtime_spec import Resources
 
 INFINITY = 2**64 - 1
 _PERIOD = 100_000  # microseconds, the kernel's own
@@ -105,8 +103,8 @@ def _memory(resources: Resources, read: Reader, version: int) -> Iterator[UnitPr
         return
     if memory.reservation:
         yield UnitProperty("MemoryLow", "t", _bytes(memory.reservation))
-    now = limit(read(v2memory.LIMIT))
-    swap = v2memory.swap_max(memory.limit or None, memory.swap or None, now)
+    now = limit(read(memory_v2.LIMIT))
+    swap = memory_v2.swap_max(memory.limit or None, memory.swap or None, now)
     if swap is not None:
         yield UnitProperty("MemorySwapMax", "t", INFINITY if swap == "max" else int(swap))
 
@@ -118,7 +116,7 @@ def _cpu(resources: Resources, read: Reader, version: int, systemd: int) -> Iter
     if version == 2 and cpu.idle == 1 and systemd >= 252:
         yield UnitProperty("CPUWeight", "t", 0)
     elif cpu.shares and version == 2:
-        yield UnitProperty("CPUWeight", "t", v2cpu.weight(cpu.shares))
+        yield UnitProperty("CPUWeight", "t", cpu_v2.weight(cpu.shares))
     elif cpu.shares:
         yield UnitProperty("CPUShares", "t", cpu.shares)
     if cpu.quota or cpu.period:
@@ -161,7 +159,7 @@ def _pids_and_io(resources: Resources, version: int) -> Iterator[UnitProperty]:
     block = resources.block_io
     if block is not None and block.weight:
         if version == 2:
-            yield UnitProperty("IOWeight", "t", v2io.weight(block.weight))
+            yield UnitProperty("IOWeight", "t", io.weight(block.weight))
         else:
             yield UnitProperty("BlockIOWeight", "t", block.weight)
 

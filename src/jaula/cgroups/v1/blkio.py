@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups.files import FileWrite, Reader, Step
-from jaula.cgroups.protocol import BlkioStats, IoCount, IoEntry
+from jaula.cgroups.cgroup_driver import BlkioStats, IoCount, IoEntry
+from jaula.cgroups.cgroup_files import FileWrite, Reader, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.runtime import BlockIO, Resources
+    from jaula.spec.runtime_spec import BlockIO, Resources
 
 _NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in effect"
 

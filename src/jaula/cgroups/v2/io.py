@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning
-from jaula.cgroups.protocol import BlkioStats, IoEntry
+from jaula.cgroups.cgroup_driver import BlkioStats, IoEntry
+from jaula.cgroups.cgroup_files import FileWrite, Reader, Step, WriteWarning
 from jaula.cgroups.v2 import pressure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.runtime import BlockIO, Resources
+    from jaula.spec.runtime_spec import BlockIO, Resources
 
 _NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in effect"
 _NO_LEAF = "leaf weights do not exist in cgroup v2, they are not in effect"

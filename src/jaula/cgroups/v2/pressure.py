@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 
-from jaula.cgroups.files import Reader
-from jaula.cgroups.protocol import Pressure, PressureLine
+from jaula.cgroups.cgroup_driver import Pressure, PressureLine
+from jaula.cgroups.cgroup_files import Reader
 
 
 def stats(read: Reader, resource: str) -> Pressure | None:

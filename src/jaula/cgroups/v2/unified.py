@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from jaula.cgroups.files import FileWrite, Reader, Step
+from jaula.cgroups.cgroup_files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest, Unsupported
 
 _CORE = ("cgroup.max.depth", "cgroup.max.descendants")

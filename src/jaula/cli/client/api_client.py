@@ -11,7 +11,7 @@ from jaula.cli.cli_errors import CliError, EngineError, Unreachable
 from jaula.cli.client import engine_address
 from jaula.cli.client.http_client import Connection, Response, SocketAddress
 from jaula.cli.environ import text as environ_text
-from jaula.spec import fast_json as documents
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Client:
     ) -> Any:
         """Send one request and return the JSON document of the answer (None: no body)."""
         content = self.request(method, path, query, body, headers)
-        return documents.decode(content) if content.strip() else None
+        return fast_json.decode(content) if content.strip() else None
 
     def get(self, path: str, query: Query = ()) -> Any:
         """GET a JSON document."""
@@ -181,7 +181,7 @@ class Client:
         body: object = None,
     ) -> Iterator[Any]:
         """Return the JSON documents of a streaming answer."""
-        return documents.decode_lines(self.open(method, path, query, body, headers).chunks())
+        return fast_json.decode_lines(self.open(method, path, query, body, headers).chunks())
 
     def send_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
         """Send a request that hijacks its connection.
@@ -244,7 +244,7 @@ def resolve_endpoint(host: str = "") -> engine_address.Endpoint:
 
 
 def _encoded(body: object) -> bytes:
-    return documents.encode(body).encode("utf-8", "surrogateescape")
+    return fast_json.encode(body).encode("utf-8", "surrogateescape")
 
 
 def checked(response: Response) -> Response:
@@ -260,7 +260,7 @@ def checked(response: Response) -> Response:
 def engine_error(status: int, content: bytes) -> EngineError:
     """Return the exception for an error answer of the engine."""
     try:
-        document = documents.decode(content)
+        document = fast_json.decode(content)
         message = document["message"]
     except (ValueError, KeyError, TypeError):
         message = content.decode("utf-8", "replace").strip() or f"HTTP status {status}"
@@ -280,4 +280,4 @@ def filters(pairs: Iterable[str]) -> str:
 
             raise UsageError(f"bad format of filter (expected name=value): {pair!r}")
         values.setdefault(name.strip().lower(), {})[value.strip()] = True
-    return documents.encode(values) if values else ""
+    return fast_json.encode(values) if values else ""

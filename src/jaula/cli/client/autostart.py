@@ -12,7 +12,7 @@ import sys
 from time import monotonic, sleep
 
 from jaula.cli.cli_errors import Unreachable
-from jaula.rootless import paths
+from jaula.rootless import xdg_paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def start(address: SocketAddress, error: OSError) -> None:
 
     :raises Unreachable: when the engine cannot be started, with the last line of its log.
     """
-    run, root = paths.run(), paths.root()
+    run, root = xdg_paths.run(), xdg_paths.root()
     try:
         os.makedirs(run, mode=0o711, exist_ok=True)
         os.makedirs(root, mode=0o711, exist_ok=True)
@@ -63,7 +63,7 @@ def _answers(address: SocketAddress) -> bool:
 
 
 def _start(address: SocketAddress) -> None:
-    log_path = os.path.join(paths.root(), "engine.log")
+    log_path = os.path.join(xdg_paths.root(), "engine.log")
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     begin = os.lseek(log, 0, os.SEEK_END)
     pid = _spawn(log)

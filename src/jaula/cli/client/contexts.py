@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from jaula.cli.cli_errors import CliError
-from jaula.cli.client import engine_address as cli_endpoint
+from jaula.cli.client import engine_address
 from jaula.cli.client.client_tls import TlsOptions
 from jaula.cli.client.engine_address import DEFAULT, TLS_FILES, Endpoint
 from jaula.errors import InvalidRequest
@@ -82,7 +82,7 @@ def tls_path(name: str) -> str:
 
 
 def _directory() -> str:
-    return os.path.join(cli_endpoint.config_directory(), "contexts")
+    return os.path.join(engine_address.config_directory(), "contexts")
 
 
 def names() -> list[str]:
@@ -111,7 +111,7 @@ def load(name: str) -> Context:
     :raises CliError: when there is no such context, in Docker's words.
     """
     if name == DEFAULT:
-        host = os.environ.get(cli_endpoint.host_variable()) or cli_endpoint.default_host()
+        host = os.environ.get(engine_address.host_variable()) or engine_address.default_host()
         return Context(DEFAULT, "Current DOCKER_HOST based configuration", host)
     path = os.path.join(meta_path(name), "meta.json")
     document = _read(path)
@@ -169,7 +169,7 @@ def save(context: Context) -> None:
 
 
 def _write(path: str, data: bytes, mode: int) -> None:
-    from jaula.kernel.sync import write_durable
+    from jaula.kernel.syncfs import write_durable
 
     write_durable(path, data, mode)
 
@@ -200,7 +200,7 @@ def use(name: str) -> None:
 
 
 def _configuration() -> CredentialFile:
-    return CredentialFile(os.path.join(cli_endpoint.config_directory(), "config.json"))
+    return CredentialFile(os.path.join(engine_address.config_directory(), "config.json"))
 
 
 def parse_endpoint(text: str) -> Context:

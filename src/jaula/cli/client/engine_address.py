@@ -59,17 +59,17 @@ def current_context() -> str:
 
 
 def default_host() -> str:
-    """Return the socket of root's engine, or of the rootless engine (:mod:`jaula.rootless.paths`).
+    """Return the socket of root's or of the rootless engine (:mod:`jaula.rootless.xdg_paths`).
 
     :raises Unreachable: when another user could have created the directory of the socket.
     """
     if geteuid() == 0:
         return SYSTEM_HOST
-    from jaula.rootless import paths
+    from jaula.rootless import xdg_paths
 
-    socket = paths.socket()
+    socket = xdg_paths.socket()
     parent = socket.rpartition("/")[0]
-    if parent != paths.SYSTEM_RUN and not paths.is_trusted(parent):
+    if parent != xdg_paths.SYSTEM_RUN and not xdg_paths.is_trusted(parent):
         raise Unreachable(
             f"{parent} is not owned by this user alone, so another user could run the engine "
             "there: remove it, or set XDG_RUNTIME_DIR"

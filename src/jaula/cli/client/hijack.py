@@ -195,12 +195,12 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
     """
     from jaula.cli.cli_errors import CliError, EngineError
     from jaula.cli.client.api_client import checked
-    from jaula.spec import fast_json as documents
+    from jaula.spec import fast_json
 
     attempts = _WAIT_ATTEMPTS
     while True:
         try:
-            document = documents.decode(waiting.response_body())
+            document = fast_json.decode(waiting.response_body())
             break
         except (Unreachable, ValueError, OSError):
             attempts -= 1

@@ -16,7 +16,7 @@ import stat
 
 from jaula.cli.cli_errors import CliError, EngineError, Unreachable
 from jaula.cli.client.api_client import Client, checked, quote, target
-from jaula.spec import fast_json as documents
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from jaula.cli.client.http_client import Connection, Response
     from jaula.cli.output.progress_line import Progress
-    from jaula.storage.tar.entry import TarEntry
-    from jaula.storage.tar.reader import TarReader
+    from jaula.storage.tar.tar_entry import TarEntry
+    from jaula.storage.tar.tar_reader import TarReader
 
 _DIRECTORY = 1 << 31  # Go's fs.ModeDir
 _LINK = 1 << 27  # Go's fs.ModeSymlink
@@ -109,7 +109,7 @@ def path_stat(response: Response) -> dict[str, Any]:
     from binascii import a2b_base64
 
     text = response.headers.get("x-docker-container-path-stat", "")
-    document: dict[str, Any] = documents.decode(a2b_base64(text))
+    document: dict[str, Any] = fast_json.decode(a2b_base64(text))
     return document
 
 
@@ -287,7 +287,7 @@ def download(
     :raises CliError: when the destination cannot be opened or does not fit.
     """
     from jaula.storage.cp.extract_archive import ArchiveExtractor
-    from jaula.storage.tar.reader import TarReader
+    from jaula.storage.tar.tar_reader import TarReader
 
     response = fetch(client, container, path, follow=follow)
     status = path_stat(response)

@@ -6,7 +6,7 @@ from jaula.cli.cli_errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.profile import Profile
+    from jaula.spec.confinement_profile import Profile
 
 
 def open_profile(path: str) -> Profile:
@@ -18,11 +18,11 @@ def open_profile(path: str) -> Profile:
 
     site_packages.enable()
     from jaula.errors import JaulaError
-    from jaula.spec import profile
+    from jaula.spec import confinement_profile
 
     try:
         with open(path, "rb") as file:
-            return profile.load(file.read(profile.MAX_SIZE + 1), path)
+            return confinement_profile.load(file.read(confinement_profile.MAX_SIZE + 1), path)
     except OSError as error:
         raise CliError(f"jaula: cannot read {path}: {error.strerror}") from None
     except JaulaError as error:

@@ -10,7 +10,7 @@ import os
 from base64 import b64decode, b64encode
 
 from jaula.cli.cli_errors import CliError
-from jaula.kernel.sync import write_durable
+from jaula.kernel.syncfs import write_durable
 from jaula.spec.fast_json import decode, encode
 
 TYPE_CHECKING = False

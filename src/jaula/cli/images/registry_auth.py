@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.images.registry.auth.credentials import CredentialFile, Login
-    from jaula.images.registry.auth.keyring import Keyring
+    from jaula.images.registry.auth.keyring_credentials import Keyring
 
 HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
@@ -36,7 +36,7 @@ def credential_file() -> CredentialFile:
     from jaula.images.registry.auth.credentials import CredentialFile
 
     def keyring(path: str) -> Keyring | None:
-        from jaula.images.registry.auth.keyring import available
+        from jaula.images.registry.auth.keyring_credentials import available
 
         return available(path)
 

@@ -56,14 +56,14 @@ def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
 
 
 def _settings() -> dict[str, Setting]:
-    from jaula.daemon.config import cgroup, logging, network, registry, storage
+    from jaula.daemon.config import cgroup_settings, logging, network_keys, registry_keys, storage
 
     return (
         SETTINGS
-        | cgroup.keys()
+        | cgroup_settings.keys()
         | logging.keys()
-        | network.keys()
-        | registry.keys()
+        | network_keys.keys()
+        | registry_keys.keys()
         | storage.keys()
     )
 

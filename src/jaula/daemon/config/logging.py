@@ -45,22 +45,24 @@ def normalize(settings: dict[str, object]) -> None:
 
 def keys() -> dict[str, Setting]:
     """Return the keys of ``daemon.json``."""
-    from jaula.daemon.config import setting as file
+    from jaula.daemon.config import setting
 
     def driver(key: str, value: object) -> dict[str, object]:
-        return {"log_driver": file.read_string(key, value)}
+        return {"log_driver": setting.read_string(key, value)}
 
     def text(key: str, value: object) -> dict[str, object]:
-        return {key.replace("-", "_"): file.read_string(key, value)}
+        return {key.replace("-", "_"): setting.read_string(key, value)}
 
     def options(key: str, value: object) -> dict[str, object]:
-        rows = file.read_object(key, value).items()
-        log_options = [f"{name}={file.read_string(f'{key}: {name}', text)}" for name, text in rows]
+        rows = setting.read_object(key, value).items()
+        log_options = [
+            f"{name}={setting.read_string(f'{key}: {name}', text)}" for name, text in rows
+        ]
         return {"log_opt": tuple(log_options)}
 
     return {
-        "log-driver": file.Setting(("log-driver",), driver),
-        "log-format": file.Setting(("log-format",), text),
-        "log-level": file.Setting(("log-level",), text),
-        "log-opts": file.Setting(("log-opt", "log-max-size", "log-max-file"), options),
+        "log-driver": setting.Setting(("log-driver",), driver),
+        "log-format": setting.Setting(("log-format",), text),
+        "log-level": setting.Setting(("log-level",), text),
+        "log-opts": setting.Setting(("log-opt", "log-max-size", "log-max-file"), options),
     }

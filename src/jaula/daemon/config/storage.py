@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.daemon.config.setting import Setting
-    from jaula.storage.drivers.driver import SnapshotDriver
-    from jaula.storage.layers.store import LayerFormat
+    from jaula.storage.drivers.storage_driver import SnapshotDriver
+    from jaula.storage.layers.layer_store import LayerFormat
 
 _OPTIONS = ("erofs", "verity")
 _VALUES = {"on": True, "true": True, "off": False, "false": False}
@@ -42,12 +42,12 @@ def normalize(settings: dict[str, object]) -> None:
 
 def keys() -> dict[str, Setting]:
     """Return the keys of ``daemon.json``."""
-    from jaula.daemon.config import setting as file
+    from jaula.daemon.config import setting
 
     def options(key: str, value: object) -> dict[str, object]:
-        return {"storage_opt": tuple(file.read_strings(key, value))}
+        return {"storage_opt": tuple(setting.read_strings(key, value))}
 
-    return {"storage-opts": file.Setting(("storage-opt",), options)}
+    return {"storage-opts": setting.Setting(("storage-opt",), options)}
 
 
 def layer_format(config: EngineConfig, *, rootless: bool) -> LayerFormat:
@@ -56,7 +56,7 @@ def layer_format(config: EngineConfig, *, rootless: bool) -> LayerFormat:
     :raises Unsupported: when it cannot.
     """
     from jaula.errors import Unsupported
-    from jaula.storage.erofs import layer as erofs
+    from jaula.storage.erofs import layer
 
     if config.layer_format == "directory":
         return "directory"
@@ -69,7 +69,7 @@ def layer_format(config: EngineConfig, *, rootless: bool) -> LayerFormat:
         )
     directory = config.paths.layers
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    erofs.probe(directory, verity=verity)
+    layer.probe(directory, verity=verity)
     return "verity" if verity else "erofs"
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from jaula import feature
-from jaula.engine.authz.policy import caller_of
-from jaula.engine.authz.session import DONE, Session
+from jaula.engine.authz.authorization_policy import caller_of
+from jaula.engine.authz.caller_session import DONE, Session
 from jaula.state.audit_log import AuditEntry
 from jaula.state.audit_trail import WINDOW
 from jaula.tasks import BackgroundTasks
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.engine.authz.api.access import AccessApi
-    from jaula.engine.authz.api.containers import ContainersApi
-    from jaula.engine.authz.api.execs import ExecsApi
-    from jaula.engine.authz.api.fsck import FsckApi
-    from jaula.engine.authz.api.images import ImagesApi
-    from jaula.engine.authz.api.networks import NetworksApi
-    from jaula.engine.authz.api.registry import RegistryApi
-    from jaula.engine.authz.api.system import SystemApi
-    from jaula.engine.authz.api.volumes import VolumesApi
+    from jaula.engine.authz.api.container_rights import ContainersApi
+    from jaula.engine.authz.api.exec_rights import ExecsApi
+    from jaula.engine.authz.api.fsck_rights import FsckApi
+    from jaula.engine.authz.api.image_rights import ImagesApi
+    from jaula.engine.authz.api.network_rights import NetworksApi
+    from jaula.engine.authz.api.registry_rights import RegistryApi
+    from jaula.engine.authz.api.system_rights import SystemApi
+    from jaula.engine.authz.api.volume_rights import VolumesApi
+    from jaula.engine.authz.authorization_policy import Policy
     from jaula.engine.authz.head_log import HeadLog
-    from jaula.engine.authz.limits import Share
-    from jaula.engine.authz.policy import Policy
+    from jaula.engine.authz.request_ceilings import Share
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
 Service = TypeVar("Service")
@@ -98,49 +98,49 @@ class EngineApi:
 
     @cached_property
     def containers(self) -> ContainersApi:
-        from jaula.engine.authz.api.containers import ContainersApi
+        from jaula.engine.authz.api.container_rights import ContainersApi
 
         return ContainersApi(self._engine, self._session)
 
     @cached_property
     def execs(self) -> ExecsApi:
-        from jaula.engine.authz.api.execs import ExecsApi
+        from jaula.engine.authz.api.exec_rights import ExecsApi
 
         return ExecsApi(self._engine, self._session)
 
     @cached_property
     def images(self) -> ImagesApi:
-        from jaula.engine.authz.api.images import ImagesApi
+        from jaula.engine.authz.api.image_rights import ImagesApi
 
         return ImagesApi(self._engine, self._session)
 
     @cached_property
     def distribution(self) -> RegistryApi:
-        from jaula.engine.authz.api.registry import RegistryApi
+        from jaula.engine.authz.api.registry_rights import RegistryApi
 
         return RegistryApi(self._engine, self._session)
 
     @cached_property
     def volumes(self) -> VolumesApi:
-        from jaula.engine.authz.api.volumes import VolumesApi
+        from jaula.engine.authz.api.volume_rights import VolumesApi
 
         return VolumesApi(self._engine, self._session)
 
     @cached_property
     def networks(self) -> NetworksApi:
-        from jaula.engine.authz.api.networks import NetworksApi
+        from jaula.engine.authz.api.network_rights import NetworksApi
 
         return NetworksApi(self._engine, self._session)
 
     @cached_property
     def system(self) -> SystemApi:
-        from jaula.engine.authz.api.system import SystemApi
+        from jaula.engine.authz.api.system_rights import SystemApi
 
         return SystemApi(self._engine, self._session)
 
     @cached_property
     def fsck(self) -> FsckApi:
-        from jaula.engine.authz.api.fsck import FsckApi
+        from jaula.engine.authz.api.fsck_rights import FsckApi
 
         return FsckApi(self._engine, self._session)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from jaula.errors import InvalidRequest
 from jaula.logs import open_writer, validate
-from jaula.logs.options import ADDRESS
+from jaula.logs.log_opt import ADDRESS
 from jaula.state.audit_log import Head
 
 JOURNALD, SYSLOG = "journald", "syslog"

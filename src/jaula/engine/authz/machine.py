@@ -11,7 +11,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from jaula.engine.authz.limits import Machine
+from jaula.engine.authz.request_ceilings import Machine
 
 _PROC = Path("/proc")
 

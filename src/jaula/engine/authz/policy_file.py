@@ -26,16 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from jaula import trusted_file
-from jaula.engine.authz.limits import (
-    DEFAULT_SHARES,
-    UNLIMITED,
-    Ceilings,
-    Share,
-    port_ranges,
-    stated_amounts,
-    ulimit_ceilings,
-)
-from jaula.engine.authz.policy import (
+from jaula.engine.authz.authorization_policy import (
     ANONYMOUS_RULE,
     DEFAULT_RULE,
     LABEL,
@@ -47,9 +38,18 @@ from jaula.engine.authz.policy import (
     PolicyRule,
     entry_title,
 )
+from jaula.engine.authz.request_ceilings import (
+    DEFAULT_SHARES,
+    UNLIMITED,
+    Ceilings,
+    Share,
+    port_ranges,
+    stated_amounts,
+    ulimit_ceilings,
+)
 from jaula.errors import InvalidRequest
-from jaula.logs import address as log_address
-from jaula.security import capabilities
+from jaula.logs import address
+from jaula.security import capability_sets
 from jaula.sha256 import sha256
 from jaula.spec import units
 from jaula.spec.migration_target import canonical_target
@@ -72,8 +72,8 @@ def load(
     """Read the file. Return None if it is absent and not ``required``.
 
     Return None as well for a file with an image policy only
-    (:mod:`jaula.features.trust.policy`). A file with nothing but this and entries for containers
-    has no rules for callers: the result adds the entries to ``built_in``.
+    (:mod:`jaula.features.trust.signature_policy`). A file with nothing but this and entries for
+    containers has no rules for callers: the result adds the entries to ``built_in``.
 
     :raises InvalidRequest: when the file is invalid, or writable by other users.
     """
@@ -262,7 +262,7 @@ def _capabilities(title: str, value: object) -> frozenset[str]:
     if {name.upper() for name in names} & {"ALL", "CAP_ALL", "*"}:
         return frozenset({"*"})
     try:
-        return frozenset(capabilities.canonical(name).removeprefix("CAP_") for name in names)
+        return frozenset(capability_sets.canonical(name).removeprefix("CAP_") for name in names)
     except InvalidRequest as error:
         raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None
 
@@ -286,7 +286,7 @@ def _log_addresses(title: str, value: object) -> frozenset[str]:
     """Return the addresses as in privileges, with scheme and port."""
     try:
         return frozenset(
-            text if text == "*" else str(log_address.parse(text)) for text in _strings(title, value)
+            text if text == "*" else str(address.parse(text)) for text in _strings(title, value)
         )
     except InvalidRequest as error:
         raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None

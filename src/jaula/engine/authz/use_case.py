@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
-    from jaula.engine.authz.session import AuditedAction, Session
+    from jaula.engine.authz.caller_session import AuditedAction, Session
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

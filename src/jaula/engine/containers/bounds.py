@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import ContainerRecord, ResolvedRequest
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, ResolvedRequest
 
 
 def no_reservation(record: ContainerRecord) -> None:

@@ -16,9 +16,9 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.cgroups import cgroup_path as cgroup_paths
-from jaula.engine.containers.cgroup import cgroup_path
+from jaula.engine.containers.container_cgroup import cgroup_path
 from jaula.errors import JaulaError, NotFound
-from jaula.runtime.external import cgroup_cleanup
+from jaula.runtime.external import foreign_cgroups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,6 +143,6 @@ class CgroupReaper:
             pass  # an external runtime may have created cgroups of other controllers
         except (JaulaError, OSError) as error:
             return str(error)
-        if self._services.config.runtimes and (left := cgroup_cleanup.remove(path)):
+        if self._services.config.runtimes and (left := foreign_cgroups.remove(path)):
             return f"{', '.join(left)} in use"
         return ""

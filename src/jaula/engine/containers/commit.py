@@ -17,12 +17,19 @@ import msgspec
 from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_request_thread, in_thread
 from jaula.errors import InvalidRequest, JaulaError, NotFound
-from jaula.images.dockerfile.apply import apply
+from jaula.images.dockerfile.apply_instructions import apply
 from jaula.images.dockerfile.budget import BuildBudget
 from jaula.images.reference import join_name, parse
 from jaula.request_context import check_client
-from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
-from jaula.storage.layers.store import WrittenTar
+from jaula.spec.image_documents import (
+    LAYER_TAR,
+    Descriptor,
+    Healthcheck,
+    History,
+    ImageConfig,
+    encode,
+)
+from jaula.storage.layers.layer_store import WrittenTar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +37,11 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image
-    from jaula.spec.api import ContainerCreate
+    from jaula.images.store.image_quota import Quota
+    from jaula.images.store.image_store import Image
+    from jaula.spec.api_documents import ContainerCreate
     from jaula.spec.api_params import CommitOptions
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 async def commit(

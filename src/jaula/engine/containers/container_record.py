@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers import selinux
-from jaula.engine.containers.cgroup import new_cgroup_path
-from jaula.engine.containers.hostname import hostname
+from jaula.engine.containers import selinux_labels
+from jaula.engine.containers.container_cgroup import new_cgroup_path
+from jaula.engine.containers.container_hostname import hostname
 from jaula.engine.model import container_store
 from jaula.engine.networks.endpoints import DEFAULT
-from jaula.engine.oci_spec import spare_init
-from jaula.engine.oci_spec.spec import arguments
-from jaula.state.records import ContainerRecord, MigrationPhase, MigrationRecord
+from jaula.engine.oci_spec import spare_init_shape
+from jaula.engine.oci_spec.start_spec import arguments
+from jaula.state.container_records import ContainerRecord, MigrationPhase, MigrationRecord
 
 if TYPE_CHECKING:
     from jaula.engine.containers.create_request import CreateRequest
     from jaula.engine.model.services import Services
-    from jaula.images.store.catalog import Image
+    from jaula.images.store.image_catalog import Image
 
 
 def new_id(services: Services, request: CreateRequest) -> str:
     """Return the id of a new container: that of a spare init, if one fits the request."""
     host, resolved = request.body.host_config, request.resolved
-    if spare_init.has_default_shape(host, resolved, request.networks, DEFAULT):
+    if spare_init_shape.has_default_shape(host, resolved, request.networks, DEFAULT):
         return services.sandbox_pool.reserve_id()
     return container_store.new_id()
 
@@ -63,7 +63,7 @@ def new_record(
         outside_log=request.bounds.outside_log,
         pod=request.pod,
         engine_socket=request.bounds.engine_socket,
-        level=selinux.take_level(services, container_id, resolved),
+        level=selinux_labels.take_level(services, container_id, resolved),
         cgroup=new_cgroup_path(services.config, body.host_config.cgroup_parent, container_id),
         resolved_request=resolved,
     )

@@ -15,21 +15,20 @@ import msgspec
 
 from jaula import feature, metrics
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import attach as container_attach
+from jaula.engine.containers import container_attach, inherit, oom_score, restart_policy
 from jaula.engine.containers import create as container_create
-from jaula.engine.containers import inherit, oom_score, restart_policy
 from jaula.engine.containers.bounds import Authorize, allow_all
-from jaula.engine.containers.cgroup import open_cgroup
-from jaula.engine.containers.copy import ContainerCopy
+from jaula.engine.containers.container_cgroup import open_cgroup
+from jaula.engine.containers.container_liveness import check_running, has_exited, while_running
+from jaula.engine.containers.copy_archive import ContainerCopy
 from jaula.engine.containers.exit import ExitHandler
-from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.log_config import pod_log
 from jaula.engine.containers.query import ContainerQueries
 from jaula.engine.containers.start import Starter
 from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
 from jaula.engine.model.container_store import check_name
-from jaula.engine.networks import links
+from jaula.engine.networks import container_links
 from jaula.engine.threads import in_thread
 from jaula.engine.userns.container_ids import ids_of
 from jaula.errors import (
@@ -42,16 +41,16 @@ from jaula.errors import (
     Unavailable,
 )
 from jaula.request_context import check_client
-from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
+from jaula.runtime.shim_protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
-from jaula.spec.api import (
+from jaula.spec.api_documents import (
     ContainerCreate,
     ContainerUpdate,
     LogConfig,
 )
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.spec.pod import PodContainerUpdate
-from jaula.state.records import MigrationPhase, Status
+from jaula.state.container_records import MigrationPhase, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -60,9 +59,9 @@ if TYPE_CHECKING:
     from jaula.engine.containers.restore_source import RestoreSource
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
-    from jaula.images.store.quota import Quota
+    from jaula.images.store.image_quota import Quota
     from jaula.spec.pod import PodContainerRequest
-    from jaula.spec.runtime import Resources
+    from jaula.spec.runtime_spec import Resources
     from jaula.storage.path_resolve import DirectoryListing, PathStat
 
 log = logging.getLogger("jaula.containers")
@@ -383,7 +382,7 @@ class Containers(ContainerQueries):
         :raises Conflict: when the container has run, or another one has the name.
         :raises InvalidRequest: when the name or the archive is not valid.
         """
-        from jaula.engine.containers.import_ import replace_files
+        from jaula.engine.containers.container_import import replace_files
 
         container = self.find(ref)
         async with container.lock:
@@ -465,13 +464,13 @@ class Containers(ContainerQueries):
 
         :raises NotFound: when there is no such link.
         """
-        return links.link_parent(self.services, name)
+        return container_links.link_parent(self.services, name)
 
     async def remove_link(self, name: str) -> None:
         """Remove a legacy link from a container, which may run."""
         container = self.parent_of_link(name)
         async with container.lock:
-            links.remove_link(self.services, name)
+            container_links.remove_link(self.services, name)
 
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
         """Return a future that is resolved when ``condition`` is met.
@@ -560,7 +559,7 @@ class Containers(ContainerQueries):
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         """Yield the files of a container as a tar archive."""
-        from jaula.engine.containers.export import export
+        from jaula.engine.containers.container_export import export
 
         async for chunk in export(self.services, self.find(ref), self._copy.ids):
             yield chunk
@@ -645,7 +644,7 @@ class Containers(ContainerQueries):
         :raises ClientGone: when the client of the request left meanwhile. The rest stays, as with
             Docker.
         """
-        from jaula.engine.model.filters import check_prune, prune_selects
+        from jaula.engine.model.label_filters import check_prune, prune_selects
 
         check_prune(filters)
         removed, freed = [], 0

@@ -19,13 +19,13 @@ from jaula.engine.containers import (
     bounds,
     container_record,
     create_request,
-    selinux,
+    selinux_labels,
     storage_opt,
 )
 from jaula.engine.model.container import Container
 from jaula.engine.model.names_generator import random_name
 from jaula.engine.threads import in_request_thread, in_thread
-from jaula.engine.volumes.create import VolumeMounter
+from jaula.engine.volumes.mount_sources import VolumeMounter
 from jaula.errors import JaulaError, NotFound, Unavailable, resource_error
 from jaula.request_context import check_client
 from jaula.spec.api_params import ContainerCreated
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.engine.model.services import Services
-    from jaula.spec.api import ContainerCreate, LogConfig
+    from jaula.spec.api_documents import ContainerCreate, LogConfig
     from jaula.spec.pod import PodContainerRequest
-    from jaula.state.records import ContainerRecord, UserFacts
+    from jaula.state.container_records import ContainerRecord, UserFacts
 
 
 async def create(
@@ -114,7 +114,7 @@ async def create(
             await in_thread(services.snapshots.create, container_id, record.layers, size=size)
         check_client()
         for each in resolved.mounts:
-            selinux.check_mount(services, each.mount)
+            selinux_labels.check_mount(services, each.mount)
         if resolved.mounts or resolved.volumes_from:
             mounts = await mounter.create_sources(record, lease)
             record = msgspec.structs.replace(record, mounts=mounts)

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from jaula import feature
-from jaula.engine.containers import presets, references, validate
+from jaula.engine.containers import named_references, presets, validate
 from jaula.engine.containers.image_config import merge_image_config
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container_store import check_name
-from jaula.engine.oci_spec import resources
+from jaula.engine.oci_spec import spec_resources
 from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images import platform as platforms
+from jaula.images import image_platform
 from jaula.images.reference import index_name
-from jaula.spec.image import ImageConfig, Platform
+from jaula.spec.image_documents import ImageConfig, Platform
 
 if TYPE_CHECKING:
     from jaula.engine.containers.bounds import Authorize, Bounds
     from jaula.engine.model.services import Services
     from jaula.engine.networks.endpoints import NetworkEndpoints
-    from jaula.images.store.catalog import Image
-    from jaula.spec.api import ContainerCreate, LogConfig
+    from jaula.images.store.image_catalog import Image
+    from jaula.spec.api_documents import ContainerCreate, LogConfig
     from jaula.spec.pod import PodContainerRequest
-    from jaula.state.records import ResolvedRequest
+    from jaula.state.container_records import ResolvedRequest
 
 
 class CreateRequest(NamedTuple):
@@ -70,16 +70,16 @@ async def prepare(
     body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    requested = platforms.parse_platform(platform)
+    requested = image_platform.parse_platform(platform)
     image = _find_image(services, body.image, requested)
     config = ImageConfig() if isinstance(image, NotFound) else image.config
     merged = merge_image_config(body, config)
     merged = msgspec.structs.replace(
-        merged, host_config=references.with_ids(services, merged.host_config)
+        merged, host_config=named_references.with_ids(services, merged.host_config)
     )
     resolved = resolve(
         merged,
-        lambda ref: references.container_id(services, ref),
+        lambda ref: named_references.container_id(services, ref),
         services.engine_sockets.is_engine_socket,
     )
     if log is not None:
@@ -87,10 +87,10 @@ async def prepare(
     if pod is not None:
         requests = mount_spec.with_pod_mounts(resolved.mounts, pod.mounts)
         resolved = msgspec.structs.replace(resolved, mounts=requests)
-        limits = resources.with_pod_limits(resolved.pod_resources, pod, services.host)
+        limits = spec_resources.with_pod_limits(resolved.pod_resources, pod, services.host)
         resolved = msgspec.structs.replace(resolved, pod_resources=limits)
     bounds = authorize(merged, resolved)
-    references.check_containers(services, resolved)
+    named_references.check_containers(services, resolved)
     if merged.host_config.secrets or merged.host_config.configs:
         feature.require("secrets", "a container with secrets or configs")
     merged = services.hooks.request_completed(services, merged, resolved)
@@ -110,7 +110,7 @@ async def prepare(
             pod, user_specified_image=""
         )  # its rule would be another image's
     services.image_policy.check_run(image, (pod.user_specified_image if pod else "") or body.image)
-    networks = references.networks_of(services, merged)
+    networks = named_references.networks_of(services, merged)
     warnings = validate.check(services, merged, resolved)
     warnings = (*_platform_warnings(image, requested), *warnings)
     return CreateRequest(merged, resolved, bounds, image, name, networks, pod, warnings)
@@ -129,10 +129,10 @@ def _platform_warnings(image: Image, requested: Platform | None) -> list[str]:
     if (
         requested is not None
         or not image.platform.architecture
-        or platforms.runs_here(image.platform)
+        or image_platform.runs_here(image.platform)
     ):
         return []
-    actual, host = map(platforms.format_platform, (image.platform, platforms.host()))
+    actual, host = map(image_platform.format_platform, (image.platform, image_platform.host()))
     warning = (
         f"The requested image's platform ({actual}) does not match the detected host platform "
         f"({host}) and no specific platform was requested"

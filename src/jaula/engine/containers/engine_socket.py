@@ -25,11 +25,11 @@ import msgspec
 
 from jaula.runtime import seqpacket
 from jaula.spec.api_params import ContainerPeer
-from jaula.state.records import ENGINE_SOCKET, MountRecord
+from jaula.state.container_records import ENGINE_SOCKET, MountRecord
 
 if TYPE_CHECKING:
     from jaula.config import Paths
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 log = logging.getLogger("jaula.containers")
 

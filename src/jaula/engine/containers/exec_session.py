@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from jaula.engine.containers.cgroup import open_cgroup
+from jaula.engine.containers.container_cgroup import open_cgroup
 from jaula.errors import JaulaError
-from jaula.kernel import process
+from jaula.kernel import process_calls
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
@@ -51,7 +51,7 @@ def kill_session(session: int, pids: Callable[[], Iterable[int]]) -> int:
         if not alive:
             break
         killed += sum(
-            process.kill_if(pid, lambda pid: bool(members(session, (pid,)))) for pid in alive
+            process_calls.kill_if(pid, lambda pid: bool(members(session, (pid,)))) for pid in alive
         )
     return killed
 

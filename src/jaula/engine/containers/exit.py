@@ -20,25 +20,25 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import health, restart_policy
-from jaula.engine.containers.cgroup import cgroup_path, open_cgroup
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
+from jaula.engine.containers.container_cgroup import cgroup_path, open_cgroup
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.threads import shielded
-from jaula.engine.volumes.mount import emit_unmounts
+from jaula.engine.volumes.volume_mount import emit_unmounts
 from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
-from jaula.runtime.external import cgroup_cleanup
-from jaula.runtime.protocol import ExitRecord
+from jaula.runtime.external import foreign_cgroups
+from jaula.runtime.shim_protocol import ExitRecord
 from jaula.spec.api_params import WaitResult
-from jaula.state.records import Status
+from jaula.state.container_records import Status
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord
-    from jaula.storage.volumes import Volume
+    from jaula.state.container_records import ContainerRecord
+    from jaula.storage.volume_directories import Volume
 
 log = logging.getLogger("jaula.containers")
 _SAVE_RETRY_DELAY = 2.0  # seconds
@@ -336,7 +336,7 @@ class ExitHandler:
         await self._kill(container)
         if external is not None:
             path = cgroup_path(self._services, container.record)
-            for directory in await asyncio.to_thread(cgroup_cleanup.remove, path):
+            for directory in await asyncio.to_thread(foreign_cgroups.remove, path):
                 log.warning("container %s: %s is in use", container.name, directory)
 
     async def _kill(self, container: Container, *, destroy: bool = True) -> None:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, Healthcheck
-from jaula.spec.image import Healthcheck as ImageHealthcheck
+from jaula.spec.api_documents import ContainerCreate, Healthcheck
+from jaula.spec.image_documents import Healthcheck as ImageHealthcheck
 from jaula.spec.units import go_duration
-from jaula.state.records import HealthRecord, HealthResult, HealthStatus
+from jaula.state.container_records import HealthRecord, HealthResult, HealthStatus
 
 ON_FAILURE_LABEL = "io.jaula.health-on-failure"
 """Label with the action for an unhealthy container; Docker has no such setting."""

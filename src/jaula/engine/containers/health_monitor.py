@@ -20,13 +20,13 @@ from jaula.engine.containers import exec_session, health
 from jaula.engine.containers.health import Probe
 from jaula.engine.model.container_store import new_id
 from jaula.errors import JaulaError
-from jaula.spec.api import ExecCreate
-from jaula.state.records import HealthRecord, HealthResult, HealthStatus, Status
+from jaula.spec.api_documents import ExecCreate
+from jaula.state.container_records import HealthRecord, HealthResult, HealthStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from jaula.engine.containers.exec import Execs
+    from jaula.engine.containers.container_exec import Execs
     from jaula.engine.containers.exit import ExitHandler
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services

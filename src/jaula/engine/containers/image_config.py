@@ -7,10 +7,10 @@ import posixpath
 import msgspec
 
 from jaula.engine.containers import health
-from jaula.engine.oci_spec.spec import merge_environment
-from jaula.spec.api import ContainerCreate
+from jaula.engine.oci_spec.start_spec import merge_environment
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.decode import Empty
-from jaula.spec.image import ImageConfig
+from jaula.spec.image_documents import ImageConfig
 
 
 def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:

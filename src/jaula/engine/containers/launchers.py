@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from jaula.engine.containers.launcher_elf import ELF, MACHINES, Machine, Words, launcher
-from jaula.kernel.paths import RESOLVE, openat2
-from jaula.kernel.sync import fsync_paths
+from jaula.kernel.openat2 import RESOLVE, openat2
+from jaula.kernel.syncfs import fsync_paths
 from jaula.spec.rootfs import OverlayRoot, RootSource
 
 if TYPE_CHECKING:

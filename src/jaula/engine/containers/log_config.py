@@ -9,12 +9,12 @@ import msgspec
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
 from jaula.logs import drivers, timestamp
-from jaula.logs.drivers import cri, remote_base
-from jaula.logs.options import OUTSIDE, Limits
+from jaula.logs.drivers import cri_driver, remote_base
+from jaula.logs.log_opt import OUTSIDE, Limits
 from jaula.logs.pod_log import PodLog
-from jaula.spec.api import LogConfig
+from jaula.spec.api_documents import LogConfig
 from jaula.spec.log_drivers import BY_NAME, SENDING
-from jaula.state.records import ContainerRecord
+from jaula.state.container_records import ContainerRecord
 
 _MAX_TAG = 1024  # characters of a tag's template
 _MAX_PATTERN_MEMORY = 1 << 20  # bytes of a compiled expression
@@ -38,13 +38,13 @@ def pod_log_config(directory: str, path: str) -> LogConfig:
     :raises InvalidRequest: when one of them is not valid.
     """
     config = {"directory": directory, "path": path}
-    cri.parse_options(config)
+    cri_driver.parse_options(config)
     return LogConfig(type=drivers.POD, config=config)
 
 
 def pod_log(log: LogConfig) -> PodLog | None:
     """Return the file of a pod's container, None if it is not one."""
-    return cri.parse_options(log.config) if log.type == drivers.POD else None
+    return cri_driver.parse_options(log.config) if log.type == drivers.POD else None
 
 
 def requested_options(config: EngineConfig, requested: LogConfig) -> tuple[str, dict[str, str]]:

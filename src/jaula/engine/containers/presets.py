@@ -2,8 +2,8 @@
 
 A preset fills in what a request leaves open; explicit options stay. The completed request is
 authorized, recorded and shown, so ``inspect`` and ``verify`` need not know presets. Completing a
-request twice changes nothing. A document (:mod:`jaula.engine.containers.profile`) is the text
-itself, or the name of one that is part of the package. The completed request has the text, as
+request twice changes nothing. A document (:mod:`jaula.engine.containers.profile_request`) is the
+text itself, or the name of one that is part of the package. The completed request has the text, as
 Docker's has the text of a seccomp profile, so a client can create a container from ``inspect``.
 
 Facts about requests: Docker's clients send every member, so ``false``, ``0`` and ``""`` do not tell
@@ -20,12 +20,12 @@ import msgspec
 
 from jaula import feature
 from jaula.config import OWN_RUNTIME
-from jaula.engine.containers import profile
+from jaula.engine.containers import profile_request
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkingConfig
-from jaula.spec.profile import Profile, is_document, is_known, load_text, packaged
+from jaula.spec.confinement_profile import Profile, is_document, is_known, load_text, packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,10 +147,10 @@ def _with_document(
         text = packaged(text, NAMES)
     host = msgspec.structs.replace(body.host_config, profile=text, annotations=annotations)
     body = msgspec.structs.replace(body, host_config=host)
-    changes = profile.complete(body, load_text(text), landlock)
+    changes = profile_request.complete(body, load_text(text), landlock)
     if "network_mode" in changes:
         body = msgspec.structs.replace(body, networking_config=NetworkingConfig())
-    return profile.replace(body, changes)
+    return profile_request.replace(body, changes)
 
 
 def document(host: HostConfig) -> Profile | None:
@@ -172,9 +172,11 @@ def _strict(body: ContainerCreate, landlock: int) -> Iterator[tuple[str, Any]]:
     if "ALL" not in (name.upper() for name in host.cap_drop):
         yield "cap_drop", ("ALL", *host.cap_drop)
     options = host.security_opt
-    if not profile.has_option(host, "no-new-privileges"):
+    if not profile_request.has_option(host, "no-new-privileges"):
         options = (*options, "no-new-privileges")
-    if profile.landlock_applies(host, landlock) and not profile.has_option(host, "landlock"):
+    if profile_request.landlock_applies(host, landlock) and not profile_request.has_option(
+        host, "landlock"
+    ):
         options = (*options, "landlock=exec")
     yield "security_opt", options
     if "ReadonlyRootfs" not in keeps:
@@ -204,9 +206,9 @@ def _docker(host: HostConfig) -> Iterator[tuple[str, Any]]:
     if host.log_config.type in ("", "json-file") and "max-size" not in host.log_config.config:
         config = {**host.log_config.config, "max-size": _UNBOUNDED_LOG}
         yield "log_config", LogConfig(type="json-file", config=config)
-    if not profile.has_option(host, "landlock") and host.runtime in ("", OWN_RUNTIME):
+    if not profile_request.has_option(host, "landlock") and host.runtime in ("", OWN_RUNTIME):
         yield "security_opt", (*host.security_opt, "landlock=off")
-    if not host.privileged and not profile.has_option(host, "systempaths"):
+    if not host.privileged and not profile_request.has_option(host, "systempaths"):
         if host.masked_paths is None:
             yield "masked_paths", DOCKER_MASKED
         if host.readonly_paths is None:
@@ -216,7 +218,7 @@ def _docker(host: HostConfig) -> Iterator[tuple[str, Any]]:
 def deviations(host: HostConfig) -> tuple[str, ...]:
     """Return what a container lacks of its document or of ``strict``: the request was explicit."""
     if (own := document(host)) is not None:
-        return profile.deviations(host, own)
+        return profile_request.deviations(host, own)
     if host.profile != STRICT:
         return ()
     weakened = [f"cap-add={name}" for name in host.cap_add]
@@ -244,7 +246,7 @@ def warnings(host: HostConfig) -> Iterator[str]:
     own = document(host)
     if own is None:
         return
-    if weaker := profile.deviations(host, own):
+    if weaker := profile_request.deviations(host, own):
         yield f"Explicit options weaken the profile {own.name}: {', '.join(weaker)}"
     if own.guessed:
         yield f"The profile {own.name} was guessed from an image; no record confirms it"

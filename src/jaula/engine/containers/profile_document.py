@@ -9,28 +9,28 @@ import msgspec.msgpack
 
 from jaula.engine.parsers import parse
 from jaula.errors import InvalidRequest
-from jaula.sandbox.limits import Limits
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import WorkerEnded
-from jaula.spec import profile
-from jaula.spec.profile import Profile
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.sandbox_worker import WorkerEnded
+from jaula.sandbox.start_sandbox import Task
+from jaula.spec import confinement_profile
+from jaula.spec.confinement_profile import Profile
 
 DOCUMENT = Task("jaula-profile", "the profile", "jaula.spec.profile_worker:parse")
 DOCUMENT_LIMITS = Limits(processor=10, patience=60, result=8 << 20, descriptors=16)
 
 
 async def read(text: str) -> None:
-    """Let ``jaula.spec.profile.load_text`` return or raise what the process has read.
+    """Let ``jaula.spec.confinement_profile.load_text`` return or raise what the process has read.
 
     :raises InvalidRequest: when the document is not valid.
     """
     try:
         answer = await parse(DOCUMENT, text.encode(), limits=DOCUMENT_LIMITS)
         found = msgspec.msgpack.decode(answer, type=Profile)
-        profile.check(found)
+        confinement_profile.check(found)
     except InvalidRequest as error:
-        profile.remember(text, error)
+        confinement_profile.remember(text, error)
         raise
     except msgspec.MsgspecError as error:
         raise WorkerEnded(f"the answer of the process that reads the profile: {error}") from None
-    profile.remember(text, found)
+    confinement_profile.remember(text, found)

@@ -9,25 +9,22 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers import filters as container_filters
-from jaula.engine.containers import inspect as container_inspect
-from jaula.engine.containers import list as container_list
-from jaula.engine.containers import presets
-from jaula.engine.containers.liveness import while_running
+from jaula.engine.containers import container_inspect, container_list, presets, ps_filters
+from jaula.engine.containers.container_liveness import while_running
 from jaula.engine.containers.log_config import details, log_options, log_path, pod_log
-from jaula.engine.networks import links
+from jaula.engine.networks import container_links
 from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.logs.drivers import readable
 from jaula.request_context import check_client
 from jaula.spec.api_params import LogOptions, SendStream
-from jaula.spec.runtime import decode
+from jaula.spec.runtime_spec import decode
 
 if TYPE_CHECKING:
     from jaula.engine.containers.log_followers import LogFollowers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.logs.entry import Selection
+    from jaula.logs.log_entry import Selection
     from jaula.logs.pod_log import PodLog
 
 
@@ -79,9 +76,9 @@ class ContainerQueries:
 
         With ``size`` it reads their files, and is for a thread.
         """
-        selected = container_filters.select(
+        selected = ps_filters.select(
             (c for c in self.services.container_store if pods or not c.record.in_pod),
-            container_filters.Relations(
+            ps_filters.Relations(
                 self.services.network_store.id_of, self.services.images.descendants
             ),
             all=all,
@@ -89,7 +86,7 @@ class ContainerQueries:
             filters=filters,
         )
         documents = []
-        aliases = links.aliases(self.services)
+        aliases = container_links.aliases(self.services)
         for container in selected:
             document = container_list.summary(self.services, container, aliases)
             if size:
@@ -172,7 +169,7 @@ class ContainerQueries:
 
         :raises Unsupported: when the log driver does not support reading.
         """
-        from jaula.logs.entry import Selection
+        from jaula.logs.log_entry import Selection
 
         log = container.record.log
         if not readable(*log_options(self.services.config, log)):
@@ -186,10 +183,10 @@ class ContainerQueries:
         self, ref: str, *, stream: bool, one_shot: bool
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield Docker's stats documents: one, or one per second while the container runs."""
-        from jaula.engine.containers import stats
+        from jaula.engine.containers import container_stats
 
         container = self.find(ref)
-        async for document in stats.documents(
+        async for document in container_stats.documents(
             self.services, container, stream=stream, one_shot=one_shot
         ):
             yield document

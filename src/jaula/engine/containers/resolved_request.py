@@ -1,25 +1,25 @@
 """Resolve a create request: make every decision of the request once. Pure.
 
-The result is :class:`~jaula.state.records.ResolvedRequest`. ``create`` computes it from a body that
-is complete: presets, ``keep-id``, the runtime and the image's configuration are in it. The policy
-authorizes the value, the record stores it; start, inspect and update use it. A record of an engine
-that stored no such value is resolved when the container store loads it.
+The result is :class:`~jaula.state.container_records.ResolvedRequest`. ``create`` computes it from a
+body that is complete: presets, ``keep-id``, the runtime and the image's configuration are in it.
+The policy authorizes the value, the record stores it; start, inspect and update use it. A record of
+an engine that stored no such value is resolved when the container store loads it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaula.engine.networks import links, port_bindings
-from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.networks import container_links, port_bindings
+from jaula.engine.oci_spec import security_opt, spec_namespaces
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
-from jaula.state.records import ResolvedRequest, VolumesFrom
+from jaula.state.container_records import ResolvedRequest, VolumesFrom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.spec.api import ContainerCreate
+    from jaula.spec.api_documents import ContainerCreate
 
 _VOLUME_MODES = ("", "ro", "rw", "z", "Z")
 
@@ -40,12 +40,12 @@ def resolve(
     """
     host = body.host_config
     return ResolvedRequest(
-        namespaces=namespaces.decide(host),
+        namespaces=spec_namespaces.decide(host),
         mounts=mount_spec.mount_requests(body, is_engine_socket),
         volumes_from=tuple(_volumes_from(text, container_id) for text in host.volumes_from),
-        security=security.resolve(host),
+        security=security_opt.resolve(host),
         ports=port_bindings.port_mappings(body),
-        links=tuple(links.parse(text) for text in host.links),
+        links=tuple(container_links.parse(text) for text in host.links),
     )
 
 

@@ -7,7 +7,7 @@ long, up to a minute. A run of ten seconds or more resets the delay.
 from __future__ import annotations
 
 from jaula.errors import InvalidRequest
-from jaula.spec.api import RestartPolicy
+from jaula.spec.api_documents import RestartPolicy
 
 FIRST_DELAY = 0.1  # seconds
 LONGEST_DELAY = 60.0  # seconds

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from jaula.engine.networks.endpoints import NetworkEndpoints
-    from jaula.runtime.protocol import StartRequest
-    from jaula.state.records import ContainerRecord
+    from jaula.runtime.shim_protocol import StartRequest
+    from jaula.state.container_records import ContainerRecord
 
 
 class RestoreSource(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec import security_opt
 from jaula.errors import Conflict
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MS
@@ -14,7 +14,7 @@ from jaula.kernel.namespace_threads import clone_tree_of
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 def shared(services: Services, record: ContainerRecord) -> str | None:
@@ -32,7 +32,7 @@ def shared(services: Services, record: ContainerRecord) -> str | None:
     size = record.host_config.shm_size or 64 * 1024 * 1024
     if not os.path.ismount(path):
         flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-        label = security.selinux_labels(resolved, services.host, record.level).mount
+        label = security_opt.selinux_labels(resolved, services.host, record.level).mount
         context = f',context="{label}"' if label else ""
         mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
     return path

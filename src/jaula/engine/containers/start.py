@@ -6,13 +6,15 @@ The order of a start, under the container's lock:
 2. A sandbox with its user and network namespace is taken from the pool, the container is connected
    to its networks, and its ports are published (:mod:`jaula.engine.networks.connect`).
 3. Volumes are mounted, and files are labelled if the host has SELinux.
-4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.spec`) and written
+4. The OCI spec is built from the resolved request (:mod:`jaula.engine.oci_spec.start_spec`) and
+written
    to the bundle, with ``/etc/hosts`` and the other files of the container. Its seal is written to
    the audit log.
 5. The intent to start is recorded, with the addresses and ids of the container. If the engine ends
    before the answer, the next one takes the container over
-   (:mod:`jaula.engine.containers.restore`), so no program runs twice for one request.
-6. The runtime starts it (:meth:`jaula.runtime.client.Runtime.start`): the zygote forks a shim, and
+   (:mod:`jaula.engine.containers.live_restore`), so no program runs twice for one request.
+6. The runtime starts it (:meth:`jaula.runtime.runtime_client.Runtime.start`): the zygote forks a
+shim, and
    the answer is the pid of init, or the error.
 7. The record is saved as running with everything that the start took.
 
@@ -29,11 +31,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jaula import metrics, spans
-from jaula.engine.containers import bundle, namespaces, start_resources
+from jaula.engine.containers import start_bundle, start_namespaces, start_resources
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.threads import shielded
-from jaula.engine.volumes.mount import emit_mounts
+from jaula.engine.volumes.volume_mount import emit_mounts
 from jaula.errors import JaulaError, RuntimeFailure, resource_error
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ if TYPE_CHECKING:
     from jaula.engine.containers.restore_source import RestoreSource
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
-    from jaula.runtime import client
-    from jaula.runtime.protocol import Event, StartRequest
-    from jaula.state.records import ContainerRecord, StartIntent
+    from jaula.runtime import runtime_client
+    from jaula.runtime.shim_protocol import Event, StartRequest
+    from jaula.state.container_records import ContainerRecord, StartIntent
 
 
 @contextlib.contextmanager
@@ -97,13 +99,13 @@ class Starter:
             # The policy decided on the image of a build when it began. A sandbox has no image.
             if not record.build and record.sandbox is None:
                 services.image_policy.check_start(record.image, record.asked_image)
-            joined = namespaces.join_namespaces(services, container, resources)
+            joined = start_namespaces.join_namespaces(services, container, resources)
             with _phase("sandbox"):
-                await namespaces.take(services, self.connector, record, resources, source)
+                await start_namespaces.take(services, self.connector, record, resources, source)
             if container.prepare is not None:
                 await container.prepare(resources.id_maps(record))
             with _phase("spec"):
-                request = await bundle.write(
+                request = await start_bundle.write(
                     services, container, joined, resources, self._users, self.on_spec
                 )
             record = container.record
@@ -154,7 +156,7 @@ class Starter:
         request: StartRequest,
         resources: start_resources.StartResources,
         hold: int,
-    ) -> client.Shim:
+    ) -> runtime_client.Shim:
         """Ask the runtime for the container.
 
         A task that is cancelled waits for the answer: the processes exist then, and are removed.

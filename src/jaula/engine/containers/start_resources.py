@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from jaula.cgroups import own_memory
 from jaula.engine.userns.container_ids import id_maps
 from jaula.sandbox.fork_server import SERVER
-from jaula.state.records import StartIntent
+from jaula.state.container_records import StartIntent
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdMaps, IdRange
     from jaula.engine.volumes.staged_mounts import StagedMounts
-    from jaula.runtime.client import Sandbox, SpareInit
-    from jaula.spec.endpoint import Endpoint
-    from jaula.state.records import ContainerRecord
+    from jaula.runtime.runtime_client import Sandbox, SpareInit
+    from jaula.spec.endpoint_record import Endpoint
+    from jaula.state.container_records import ContainerRecord
 
 
 _MEMORY = own_memory.OwnMemory()

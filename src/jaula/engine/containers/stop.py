@@ -13,10 +13,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from jaula.cgroups.files import is_removed
+from jaula.cgroups.cgroup_files import is_removed
 from jaula.engine import oci_runtimes
-from jaula.engine.containers.cgroup import open_cgroup
-from jaula.engine.containers.liveness import has_exited, while_running
+from jaula.engine.containers.container_cgroup import open_cgroup
+from jaula.engine.containers.container_liveness import has_exited, while_running
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.userns import join
@@ -28,16 +28,16 @@ from jaula.errors import (
     Unavailable,
     Unsupported,
 )
-from jaula.runtime.client import kill_child
+from jaula.runtime.runtime_client import kill_child
 from jaula.spec import signals
-from jaula.state.records import Status
+from jaula.state.container_records import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.runtime.client import Shim
+    from jaula.runtime.runtime_client import Shim
 
 log = logging.getLogger("jaula.containers")
 

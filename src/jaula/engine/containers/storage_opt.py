@@ -10,7 +10,7 @@ from jaula.spec import units
 
 if TYPE_CHECKING:
     from jaula.engine.containers.bounds import Bounds
-    from jaula.storage.drivers.driver import SnapshotDriver
+    from jaula.storage.drivers.storage_driver import SnapshotDriver
 
 _MIN_SIZE = 1 << 20  # bytes; with less a container cannot be started on some drivers
 

@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers.cgroup import open_cgroup
+from jaula.engine.containers.container_cgroup import open_cgroup
 from jaula.engine.containers.user_lookup import parse_passwd, read_user_file
 from jaula.engine.userns import join
 from jaula.errors import InvalidRequest, Unsupported

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from jaula.engine.oci_spec import resources
+from jaula.engine.oci_spec import spec_resources
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict
-from jaula.spec import api
-from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig
+from jaula.spec import api_documents
+from jaula.spec.api_documents import ContainerCreate, ContainerUpdate, HostConfig
 from jaula.spec.pod import PodContainerUpdate
-from jaula.spec.runtime import Resources
-from jaula.state.records import ContainerRecord, ResolvedRequest
+from jaula.spec.runtime_spec import Resources
+from jaula.state.container_records import ContainerRecord, ResolvedRequest
 
 
 class Update(NamedTuple):
@@ -46,12 +46,12 @@ def _changes(update: ContainerUpdate) -> dict[str, Any]:
     unset = ContainerUpdate()
     return {
         field: value
-        for field in api.Resources.__struct_fields__
+        for field in api_documents.Resources.__struct_fields__
         if (value := getattr(update, field)) != getattr(unset, field)
     }
 
 
-def _check_cpu_time(old: HostConfig, update: api.Resources) -> None:
+def _check_cpu_time(old: HostConfig, update: api_documents.Resources) -> None:
     """Check that an update has the notation of the present limit of CPU time.
 
     :raises Conflict: when it has another one.
@@ -68,7 +68,7 @@ def _check_cpu_time(old: HostConfig, update: api.Resources) -> None:
             )
 
 
-def _check_memory(old: HostConfig, update: api.Resources) -> None:
+def _check_memory(old: HostConfig, update: api_documents.Resources) -> None:
     """Check that the present limit of memory and swap exceeds a new limit of memory.
 
     :raises Conflict: when it does not.
@@ -89,7 +89,7 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
     :raises InvalidRequest: when the result is not valid.
     :raises Conflict: when the present limits do not allow the change.
     """
-    resources.check_cpu_time(update)
+    spec_resources.check_cpu_time(update)
     old, pod = record.host_config, record.resolved.pod_resources
     try:
         _check_cpu_time(old, update)
@@ -102,14 +102,14 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
     merged = msgspec.structs.replace(old, **changed)
     score = old.oom_score_adj
     if isinstance(update, PodContainerUpdate):
-        pod = resources.with_pod_limits(pod, update, host)
+        pod = spec_resources.with_pod_limits(pod, update, host)
         score = score if update.oom_score_adj is None else update.oom_score_adj
-        resources.check_oom_score(score)
+        spec_resources.check_oom_score(score)
     host_config = msgspec.structs.replace(merged, oom_score_adj=score)
     if update.restart_policy.name:
         host_config = msgspec.structs.replace(host_config, restart_policy=update.restart_policy)
-    warnings = resources.check(merged, host, pod)
-    limits = resources.change(update, old, merged, host, pod)
+    warnings = spec_resources.check(merged, host, pod)
+    limits = spec_resources.change(update, old, merged, host, pod)
     return Update(
         msgspec.structs.replace(record.body, host_config=host_config),
         msgspec.structs.replace(record.resolved, pod_resources=pod),

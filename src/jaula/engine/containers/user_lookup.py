@@ -28,8 +28,8 @@ import msgspec
 
 from jaula.engine.userns import join
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.kernel.paths import open_in_root
-from jaula.state.records import ContainerRecord, UserFacts
+from jaula.kernel.openat2 import open_in_root
+from jaula.state.container_records import ContainerRecord, UserFacts
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
@@ -80,7 +80,7 @@ class UserLookup:
     def _look(
         self, record: ContainerRecord, user: str, groups: tuple[str, ...], policy: str
     ) -> UserFacts:
-        from jaula.storage.drivers.driver import open_root
+        from jaula.storage.drivers.storage_driver import open_root
 
         snapshots = self._services.snapshots
         source = snapshots.root(record.id) if record.started_at else snapshots.view(record.layers)

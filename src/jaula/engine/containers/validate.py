@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jaula.cgroups import cgroup_path as cgroup_paths
+from jaula.cgroups import cgroup_path
 from jaula.engine.containers import health, presets, restart_policy
-from jaula.engine.containers.hostname import is_host_name
+from jaula.engine.containers.container_hostname import is_host_name
 from jaula.engine.containers.log_config import log_options, requested_options
 from jaula.engine.containers.storage_opt import size_limit
-from jaula.engine.networks import links, port_bindings
-from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import resources, security, spec
-from jaula.engine.oci_spec.spec import arguments, working_directory
+from jaula.engine.networks import container_links, port_bindings
+from jaula.engine.oci_spec import host_facts, security_opt, spec_resources, start_spec
+from jaula.engine.oci_spec.start_spec import arguments, working_directory
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
 from jaula.network import etc_files
 from jaula.spec import egress, listen, signals
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.state.records import ResolvedRequest, is_external, log_of
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.state.container_records import ResolvedRequest, is_external, log_of
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -67,8 +66,8 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     arguments(body)
     working_directory(body.working_dir)
     warnings = [
-        *resources.check(host, services.host, resolved.pod_resources),
-        *security.check(host, resolved, oci_spec_host.refresh(services.host)),
+        *spec_resources.check(host, services.host, resolved.pod_resources),
+        *security_opt.check(host, resolved, host_facts.refresh(services.host)),
     ]
     if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
@@ -76,12 +75,12 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     _check_lists(host, resolved)
     warnings += _unlisted_ports(host, resolved)
     services.hooks.request_resolved(services, body, resolved)
-    spec.check(body, resolved)
+    start_spec.check(body, resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:
         warnings.append("Published ports are discarded when using host network mode")
     if modes.net.host and not modes.user.host and not services.host.rootless:
-        start = oci_spec_host.unprivileged_port_start()
+        start = host_facts.unprivileged_port_start()
         warnings += port_bindings.host_network_warnings(body.exposed_ports, start)
     warnings += _ineffective(body)
     health.check(body.healthcheck)
@@ -96,17 +95,17 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         raise InvalidRequest(
             "invalid Annotations: the empty string is not permitted as an annotation key"
         )
-    links.check(services, resolved)
+    container_links.check(services, resolved)
     if host.isolation not in ("", "default"):
         raise InvalidRequest(
             f"invalid isolation {host.isolation!r}", hint="the other values are for Windows"
         )
     size_limit(host.storage_opt)
     if parent := host.cgroup_parent:
-        cgroup_paths.parent_path(parent, systemd=services.config.systemd_cgroups)
+        cgroup_path.parent_path(parent, systemd=services.config.systemd_cgroups)
     if body.domainname and not is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
-    resources.check_oom_score(host.oom_score_adj)
+    spec_resources.check_oom_score(host.oom_score_adj)
     if host.shm_size < 0:
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:
@@ -114,9 +113,9 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     requested_options(services.config, host.log_config)  # not a pod's, which only the engine sets
     log_options(services.config, log_of(body, resolved))
     for text in host.device_cgroup_rules:
-        spec.cgroup_rule(text)
+        start_spec.cgroup_rule(text)
     for mapping in host.devices:
-        spec.devices(mapping)
+        start_spec.devices(mapping)
     for entry in host.extra_hosts:
         etc_files.parse_extra_host(entry)
     etc_files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)

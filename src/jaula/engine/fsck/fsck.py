@@ -7,27 +7,35 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.fsck import cgroups, containers, images, mounts, networks, shims, volumes
+from jaula.engine.fsck import (
+    fsck_cgroups,
+    fsck_containers,
+    fsck_images,
+    fsck_mounts,
+    fsck_networks,
+    fsck_volumes,
+    shims,
+)
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.engine.threads import produce
 from jaula.errors import CorruptState, JaulaError, NotFound
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.images.store.catalog import Image
-    from jaula.images.store.verify import Damage, VerifiedImage
+    from jaula.images.store.image_catalog import Image
+    from jaula.images.store.verify_images import Damage, VerifiedImage
 
 Document = dict[str, Any]
 Check = Callable[[FsckInputs], Iterable[Problem]]
 
 CHECKS: tuple[Check, ...] = (
-    images.check,
-    containers.check,
-    volumes.check,
+    fsck_images.check,
+    fsck_containers.check,
+    fsck_volumes.check,
     shims.check,
-    cgroups.check,
-    mounts.check,
-    networks.check,
+    fsck_cgroups.check,
+    fsck_mounts.check,
+    fsck_networks.check,
 )
 
 
@@ -48,7 +56,7 @@ class Fsck:
         damaged = {} if names else store.damaged()
 
         def work(emit: Callable[[Document], None]) -> None:
-            from jaula.images.store.verify import Verification
+            from jaula.images.store.verify_images import Verification
 
             verification = Verification(store)
             for image in images:
@@ -106,7 +114,7 @@ class Fsck:
         )
 
     def _check_contents(self) -> list[Problem]:
-        from jaula.images.store.verify import Verification
+        from jaula.images.store.verify_images import Verification
 
         verification = Verification(self._services.images)
         findings: dict[str, Problem] = {}

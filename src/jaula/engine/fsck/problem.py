@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 _EXIT_TIME = 2.0  # seconds for what the kernel or a shim removes after an exit

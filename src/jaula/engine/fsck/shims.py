@@ -14,8 +14,8 @@ from functools import partial
 
 from jaula.cgroups.cgroup_path import PREFIX, parent_path
 from jaula.engine.fsck.problem import FsckInputs, Problem
-from jaula.kernel import process
-from jaula.runtime.client import is_shim
+from jaula.kernel import process_calls
+from jaula.runtime.runtime_client import is_shim
 from jaula.runtime.shim.stdio_relay import DRAIN_TIMEOUT
 
 _ID = re.compile(rf"(?:{PREFIX}-)?([0-9a-f]{{64}})")  # of a directory, or of a scope
@@ -58,7 +58,7 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
         if not is_shim(int(pid)):
             return ""
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            name = process.fd_name(pid, fd)
+            name = process_calls.fd_name(pid, fd)
             for parent in parents:
                 _, separator, rest = name.partition(parent)
                 if separator and (match := _ID.match(rest)):
@@ -69,4 +69,4 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
 
 
 def _kill(inputs: FsckInputs, container_id: str, pid: str) -> None:
-    process.kill_if(int(pid), lambda _: _container_of(inputs, pid) == container_id)
+    process_calls.kill_if(int(pid), lambda _: _container_of(inputs, pid) == container_id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from jaula.engine.model.filters import (
+from jaula.engine.model.label_filters import (
     Filters,
     check_prune,
     has_labels,
@@ -20,16 +20,16 @@ from jaula.engine.model.filters import (
 )
 from jaula.engine.threads import consume, in_thread, produce
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
-from jaula.images import reference as references
+from jaula.images import reference
 from jaula.spec import units
-from jaula.state.records import Status
+from jaula.state.container_records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.images.store.names import NameRights
-    from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image, ImageStore, RemovalResult
-    from jaula.spec.image import Platform
+    from jaula.images.store.image_names import NameRights
+    from jaula.images.store.image_quota import Quota
+    from jaula.images.store.image_store import Image, ImageStore, RemovalResult
+    from jaula.spec.image_documents import Platform
 
 _MAX_SAVED = 1024  # names of an archive, each for each platform
 _MAX_WILDCARDS = 64  # patterns of a filter
@@ -408,7 +408,7 @@ class Images:
 
         :raises NotAuthorized: when the quota does not allow the images.
         """
-        from jaula.images.archive.load import load
+        from jaula.images.archive.load_archive import load
 
         store, gate = self._services.images, self._services.image_policy
 
@@ -439,7 +439,7 @@ class Images:
         self, names: Sequence[str], platforms: Sequence[Platform] = ()
     ) -> AsyncIterator[bytes]:
         """Yield an archive of images, with all platforms of an index or with ``platforms``."""
-        from jaula.images.archive.save import save
+        from jaula.images.archive.save_archive import save
 
         store = self._services.images
         names = [tag for name in names for tag in store.tags_of(name) or (name,)]
@@ -480,10 +480,10 @@ class Images:
 
         :raises NotAuthorized: when the quota does not allow the image.
         """
-        from jaula.images.archive.import_ import import_tar
+        from jaula.images.archive.import_archive import import_tar
 
         store = self._services.images
-        name = references.join_name(repo, tag) or None
+        name = reference.join_name(repo, tag) or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
             image = import_tar(
@@ -553,9 +553,9 @@ def is_pinned(names: Iterable[str], patterns: Sequence[str]) -> bool:
     Pure. A pattern is a name, or the beginning of full names and ``*``.
     """
     prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
-    exact = {references.index_name(pattern) for pattern in patterns}
+    exact = {reference.index_name(pattern) for pattern in patterns}
     return any(
-        name in exact or references.parse(name).canonical.startswith(prefixes) for name in names
+        name in exact or reference.parse(name).canonical.startswith(prefixes) for name in names
     )
 
 

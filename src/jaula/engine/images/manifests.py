@@ -19,9 +19,9 @@ from jaula.images.store.index import IndexEntry, Kind
 
 if TYPE_CHECKING:
     from jaula.images.policy import ImagePolicy
-    from jaula.images.store.catalog import Image
-    from jaula.images.store.store import ImageStore
-    from jaula.spec.image import Platform
+    from jaula.images.store.image_catalog import Image
+    from jaula.images.store.image_store import ImageStore
+    from jaula.spec.image_documents import Platform
 
 Document = dict[str, Any]
 Documents = list[Document]

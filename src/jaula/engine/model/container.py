@@ -23,14 +23,14 @@ import msgspec
 
 from jaula.errors import Conflict
 from jaula.spec.api_params import WaitResult
-from jaula.state.records import ContainerRecord, Status
+from jaula.state.container_records import ContainerRecord, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from jaula.engine.userns.id_ranges import IdMaps
-    from jaula.runtime.client import Shim
-    from jaula.runtime.protocol import AttachStream
+    from jaula.runtime.runtime_client import Shim
+    from jaula.runtime.shim_protocol import AttachStream
 
 
 class HeldInit(NamedTuple):

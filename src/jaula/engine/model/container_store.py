@@ -19,10 +19,10 @@ from jaula.caller_quota import OwnedSizes
 from jaula.engine.model.container import Container
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.security.lsm.selinux_mcs import choose, level, pair
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.pod import PodMetadata
+from jaula.state.container_records import ContainerRecord, ResolvedRequest, stored
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord, ResolvedRequest, stored
 
 TABLE = "containers"
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from jaula.sha256 import sha256
-from jaula.state.records import ContainerRecord, stored
+from jaula.state.container_records import ContainerRecord, stored
 
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
            "engine_socket", "pod", "resolved_request", "cgroup")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The services that the use cases need, wired once by ``jaula.daemon.engine``."""
+"""The services that the use cases need, wired once by ``jaula.daemon.create_engine``."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from jaula import feature
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.cgroups.protocol import CgroupDriver
+    from jaula.cgroups.cgroup_driver import CgroupDriver
     from jaula.config import EngineConfig
     from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.group_commit import GroupCommit
     from jaula.engine.hooks import Hooks
     from jaula.engine.model.container_store import ContainerStore
-    from jaula.engine.model.events import EventBus
+    from jaula.engine.model.event_log import EventBus
     from jaula.engine.networks.dns_server import DnsServers
+    from jaula.engine.networks.network_store import NetworkStore
     from jaula.engine.networks.sandbox_pool import SandboxPool
-    from jaula.engine.networks.store import NetworkStore
     from jaula.engine.oci_runtimes import RuntimeTable
     from jaula.engine.oci_spec.inputs import HostFacts
     from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
-    from jaula.engine.volumes.mount import VolumeMounts
-    from jaula.engine.volumes.references import VolumeReferences
+    from jaula.engine.volumes.volume_mount import VolumeMounts
+    from jaula.engine.volumes.volume_references import VolumeReferences
     from jaula.images.lazy_layers import LazyLayers
     from jaula.images.policy import ImagePolicy
-    from jaula.images.store.store import ImageStore
+    from jaula.images.store.image_store import ImageStore
     from jaula.network.manager import NetworkManager
-    from jaula.runtime.client import Runtime
+    from jaula.runtime.runtime_client import Runtime
     from jaula.state.claims import Claims
     from jaula.state.database import Database
-    from jaula.storage.drivers.driver import SnapshotDriver
-    from jaula.storage.layers.store import LayerStore
-    from jaula.storage.volumes import VolumeStore
+    from jaula.storage.drivers.storage_driver import SnapshotDriver
+    from jaula.storage.layers.layer_store import LayerStore
+    from jaula.storage.volume_directories import VolumeStore
 
 
 Service = TypeVar("Service")

@@ -13,9 +13,9 @@ import time
 import msgspec
 
 from jaula.errors import NotAuthorized, NotFound
-from jaula.network import config as network_config
+from jaula.network import network_config
 from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
-from jaula.spec.network import NetworkRecord, Pool
+from jaula.spec.network_record import NetworkRecord, Pool
 
 DRIVER = "null"
 

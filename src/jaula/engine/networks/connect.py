@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.networks import container_links, provided_files
 from jaula.engine.networks import endpoints as network_endpoints
-from jaula.engine.networks import etc_files, links
 from jaula.engine.networks.endpoints import DEFAULT
-from jaula.engine.networks.restore import restore_resolvers
+from jaula.engine.networks.restore_networks import restore_resolvers
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
-from jaula.network.network import MacAddressInUse
+from jaula.network.network_driver import MacAddressInUse
 from jaula.network.port_mapper import PortRequest
 from jaula.spec.api_networks import EndpointSettings
-from jaula.spec.endpoint import ANY
+from jaula.spec.endpoint_record import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdRange
-    from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
-    from jaula.state.records import ContainerRecord, Namespaces, PortMapping
+    from jaula.spec.endpoint_record import Endpoint, Gateways, PublishedPort
+    from jaula.state.container_records import ContainerRecord, Namespaces, PortMapping
 
 log = logging.getLogger("jaula.network")
 
@@ -68,7 +68,7 @@ class NetworkConnector:
         if restored:
             await restore_resolvers(self._services, (container,))
         if not first:
-            links.update_linked_hosts(self._services, container)
+            container_links.update_linked_hosts(self._services, container)
         self.emit(container.record, connected, "connect")
 
     async def attach(
@@ -382,13 +382,13 @@ class NetworkConnector:
                 if record.id not in services.dns_servers:
                     await self._serve_names(record, (endpoint,), net_fd)
                     if record.id in services.dns_servers:
-                        etc_files.use_resolver(services, record)
+                        provided_files.use_resolver(services, record)
             except BaseException:
                 self._undo_connect(container, record, endpoint, net_fd)
                 raise
         finally:
             os.close(net_fd)
-        etc_files.add_addresses(services, record, endpoint)
+        provided_files.add_addresses(services, record, endpoint)
         self.emit(record, (endpoint,), "connect")
 
     def _undo_connect(

@@ -21,18 +21,18 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from jaula.engine.networks.etc_files import read_text
+from jaula.engine.networks.provided_files import read_text
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.network import etc_files
-from jaula.network.dns import internal_addresses, message, names, resolver_sockets
-from jaula.network.networks import BRIDGE
+from jaula.network.dns import container_names, internal_addresses, message, resolver_sockets
+from jaula.network.network_table import BRIDGE
 from jaula.spec import egress
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.network.manager import NetworkManager
     from jaula.spec.egress import Destination
-    from jaula.spec.endpoint import Endpoint
+    from jaula.spec.endpoint_record import Endpoint
 
 log = logging.getLogger("jaula.resolver")
 
@@ -154,7 +154,7 @@ class DnsServer:
         self._id = container_id
         self._network = network
         self._host = host
-        self._servers = tuple(filter(names.is_usable_server, servers))
+        self._servers = tuple(filter(container_names.is_usable_server, servers))
         self._udp = udp
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -271,7 +271,7 @@ class DnsServer:
 
     def _answer(self, query: message.Query, limit: int) -> bytes | None:
         named = [endpoint for endpoint in self._own() if endpoint.network != BRIDGE]
-        return names.answer(query, named, self._network.endpoints, limit=limit)
+        return container_names.answer(query, named, self._network.endpoints, limit=limit)
 
     def _list(self) -> tuple[Destination, ...] | None:
         """Return the items of the container's egress lists, None without a list."""
@@ -284,7 +284,7 @@ class DnsServer:
             self._open_addresses(query, message.parse_addresses(answer))
 
     def _open_addresses(self, query: message.Query, addresses: dict[str, int]) -> None:
-        if not (openable := names.connectable(addresses)):
+        if not (openable := container_names.connectable(addresses)):
             return
         try:
             self._network.allow_name(self._id, query.name, openable)
@@ -294,9 +294,9 @@ class DnsServer:
     def _refuse(self, query: message.Query) -> int:
         """Return the response code for a query that is not forwarded, 0 for one that is."""
         own = self._own()
-        if self._pending >= PENDING_LIMIT or not names.may_forward(own):
+        if self._pending >= PENDING_LIMIT or not container_names.may_forward(own):
             return message.SERVFAIL
-        code = names.judge(query, own, self._list())
+        code = container_names.judge(query, own, self._list())
         if code == message.REFUSED:
             self._note(query.name)
         return code
@@ -322,7 +322,7 @@ class DnsServer:
         addresses = message.parse_addresses(answer)
         networks = self._network.subnets()
         internal = [each for each in addresses if internal_addresses.is_internal(each, networks)]
-        if hostile := names.unlisted(internal, items):
+        if hostile := container_names.unlisted(internal, items):
             if query.name not in self._reported and len(self._reported) < REFUSED:
                 self._reported.add(query.name)
                 log.warning(
@@ -334,7 +334,7 @@ class DnsServer:
         openable = {
             text: ttl
             for text, ttl in addresses.items()
-            if text not in internal or names.is_named(text, items)
+            if text not in internal or container_names.is_named(text, items)
         }
         self._open_addresses(query, openable)
         return message.with_question(answer, query)

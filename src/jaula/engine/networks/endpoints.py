@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 
 from jaula.engine.model.container_store import short
-from jaula.engine.networks import links
+from jaula.engine.networks import container_links
 from jaula.errors import InvalidRequest, NotAuthorized, list_of
 from jaula.kernel.rtnetlink import mac_bytes
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings
-from jaula.spec.endpoint import Endpoint, Gateways
-from jaula.spec.network import NetworkRecord
-from jaula.state.records import ContainerRecord
+from jaula.spec.endpoint_record import Endpoint, Gateways
+from jaula.spec.network_record import NetworkRecord
+from jaula.state.container_records import ContainerRecord
 
 DEFAULT = "bridge"
 _WITHOUT_NETWORK = ("host", "none")
@@ -116,7 +116,7 @@ def check(
         )
     check_kind(network)
     for text in settings.links:
-        links.parse(text)
+        container_links.parse(text)
     context = f"invalid config for network {name}: " if new else ""
     errors = []
     if network is None and settings.aliases:
@@ -189,8 +189,8 @@ def link_aliases(record: ContainerRecord, settings: EndpointSettings) -> dict[st
     Links on the default network are lines of the hosts file, and are not in the result.
     """
     resolved = record.resolved
-    own = () if links.by_address(resolved.namespaces) else resolved.links
-    names = (*own, *map(links.parse, settings.links))
+    own = () if container_links.by_address(resolved.namespaces) else resolved.links
+    names = (*own, *map(container_links.parse, settings.links))
     return {link.alias.lower(): _resolver_name(link.ref) for link in names}
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks.endpoints import DEFAULT
+from jaula.engine.networks.network_store import PREDEFINED
 from jaula.engine.networks.port_bindings import parse_port
-from jaula.engine.networks.store import PREDEFINED
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings
-from jaula.spec.endpoint import Endpoint
-from jaula.state.records import ContainerRecord
+from jaula.spec.endpoint_record import Endpoint
+from jaula.state.container_records import ContainerRecord
 
 Ids = Callable[[str], str]
 LISTED = 4096

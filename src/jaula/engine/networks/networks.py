@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine.model.container_store import new_id
-from jaula.engine.model.filters import (
+from jaula.engine.model.label_filters import (
     Filters,
     check_expressions,
     check_prune,
@@ -20,24 +20,20 @@ from jaula.engine.model.filters import (
 )
 from jaula.engine.networks import (
     config_only,
-)
-from jaula.engine.networks import (
-    create as network_create,
-)
-from jaula.engine.networks import (
-    inspect as network_inspect,
+    create_network,
+    network_inspect,
 )
 from jaula.engine.networks.connect import NetworkConnector
-from jaula.engine.networks.store import PREDEFINED, network_id
+from jaula.engine.networks.network_store import PREDEFINED, network_id
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
-from jaula.network import config
+from jaula.network import network_config
 from jaula.spec.api_networks import (
     EndpointSettings,
     NetworkConnect,
     NetworkCreate,
     NetworkDisconnect,
 )
-from jaula.spec.network import (
+from jaula.spec.network_record import (
     BINDING_OPTION,
     ICC_OPTION,
     MASQUERADE_OPTION,
@@ -217,7 +213,7 @@ class Networks:
         services = self._services
         if body.name in PREDEFINED:
             raise NotAuthorized(f"operation is not permitted on predefined {body.name} network")
-        network_create.check(body)
+        create_network.check(body)
         if services.network_store.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
@@ -228,8 +224,8 @@ class Networks:
         if body.driver in ("", "default", "bridge"):
             options = {**services.config.network_options, **body.options}
             body = msgspec.structs.replace(body, options=options)
-        body = network_create.with_families(body)
-        network = network_create.network(body, identity)
+        body = create_network.with_families(body)
+        network = create_network.network(body, identity)
         network = msgspec.structs.replace(network, owner=owner)
         if network.parent:
             engine_parent = services.network_manager.owns_parent(network.parent)
@@ -240,7 +236,7 @@ class Networks:
                 " of that name"
             )
         requested = body.ipam.config if body.ipam else ()
-        pools = config.check_pools(
+        pools = network_config.check_pools(
             [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in requested],
             services.network_manager.subnets(),
             ipv4=network.ipv4,

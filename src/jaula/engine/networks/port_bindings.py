@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import PortMapping
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import PortMapping
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 MAX_PUBLISHED = 16384  # ports of one container

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from jaula.engine.userns.id_ranges import IdMaps, IdRanges, SingleIdRange
     from jaula.network.manager import NetworkManager
-    from jaula.runtime.client import Runtime, Sandbox, SpareInit
-    from jaula.spec.endpoint import Endpoint
-    from jaula.spec.runtime import Spec
+    from jaula.runtime.runtime_client import Runtime, Sandbox, SpareInit
+    from jaula.spec.endpoint_record import Endpoint
+    from jaula.spec.runtime_spec import Spec
 
 log = logging.getLogger("jaula.sandboxes")
 _PAUSE = 0.03  # seconds; a short command has exited by then

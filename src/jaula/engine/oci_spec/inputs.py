@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.security.lsm.selinux import Types
-from jaula.spec.runtime import IDMapping
-from jaula.state.records import MountRecord, UserFacts
+from jaula.security.lsm.selinux_choice import Types
+from jaula.spec.runtime_spec import IDMapping
+from jaula.state.container_records import MountRecord, UserFacts
 
 if TYPE_CHECKING:
     from jaula.security.cdi import ContainerEdits

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jaula.engine.images.images import Images
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.volumes import Volumes
-    from jaula.images.store.names import NameRights
-    from jaula.images.store.store import Image, ImageStore
+    from jaula.images.store.image_names import NameRights
+    from jaula.images.store.image_store import Image, ImageStore
 
 Document = dict[str, Any]
 Contents = set[tuple[str, str]]

@@ -3,7 +3,7 @@
 Each kind is repaired by its owner, at its next use at the latest:
 
 * bridges and parent interfaces, by the network drivers;
-* firewall tables, by the network manager, at once (:mod:`jaula.network.firewall.nftables`);
+* firewall tables, by the network manager, at once (:mod:`jaula.network.firewall.nft_command`);
 * the run directory with its sockets, the cgroup parent and the claims, here, at once. The shims of
   running containers, lazy servers, and a rootless engine's namespace holder, make what is theirs in
   it.

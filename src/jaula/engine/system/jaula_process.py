@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jaula
 
-_KEPT = ("JAULA_ROOTLESS",)  # variables of the engine for its children; of jaula.rootless.paths
+_KEPT = ("JAULA_ROOTLESS",)  # variables of the engine for its children; of jaula.rootless.xdg_paths
 
 
 def command(module: str, *arguments: str) -> list[str]:

@@ -11,23 +11,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.engine.oci_spec import host as oci_spec_host
+from jaula.engine.oci_spec import host_facts
 from jaula.errors import JaulaError
 from jaula.logs import timestamp
-from jaula.security.landlock import Landlock
+from jaula.security.landlock_ruleset import Landlock
 from jaula.security.lsm import detect
-from jaula.security.lsm.apparmor import AppArmor
-from jaula.security.lsm.selinux import SELinux
+from jaula.security.lsm.apparmor_choice import AppArmor
+from jaula.security.lsm.selinux_choice import SELinux
 from jaula.spec import log_drivers
+from jaula.state.container_records import EngineIdentity, Status
 from jaula.state.database import Database
-from jaula.state.records import EngineIdentity, Status
 
 if TYPE_CHECKING:
     from jaula.config import RegistryConfig
     from jaula.engine.model.services import Services
     from jaula.engine.system.disk_usage import DiskUsage, Storage
     from jaula.engine.system.host_objects import HostObjects
-    from jaula.images.store.names import NameRights
+    from jaula.images.store.image_names import NameRights
 
 API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
@@ -121,7 +121,7 @@ class System:
             "CgroupVersion": str(services.cgroups.version),
             "NEventsListener": services.events.listeners,
             "KernelVersion": host.kernel,
-            "OperatingSystem": oci_spec_host.operating_system(),
+            "OperatingSystem": host_facts.operating_system(),
             "OSVersion": "",
             "OSType": "linux",
             "Architecture": os.uname().machine,
@@ -205,7 +205,7 @@ class System:
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield past and new events; see :class:`jaula.engine.model.events.EventBus`."""
+        """Yield past and new events; see :class:`jaula.engine.model.event_log.EventBus`."""
         return self._services.events.stream(since, until, filters)
 
 

@@ -9,7 +9,7 @@ from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord, Namespaces, StartIntent
+    from jaula.state.container_records import ContainerRecord, Namespaces, StartIntent
 
 
 def _taken(container: Container) -> ContainerRecord | StartIntent:

@@ -18,9 +18,9 @@ from typing import Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.spec.api import ContainerCreate
-from jaula.spec.runtime import IDMapping
-from jaula.state.records import ContainerRecord
+from jaula.spec.api_documents import ContainerCreate
+from jaula.spec.runtime_spec import IDMapping
+from jaula.state.container_records import ContainerRecord
 
 SIZE = 65536  # ids of one container
 

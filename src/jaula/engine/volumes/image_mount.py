@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec import security_opt
 from jaula.engine.threads import in_own_thread
 from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers, user_namespace
 from jaula.errors import ImageMountFailed, NotFound
-from jaula.kernel.paths import RESOLVE, openat2
-from jaula.runtime.create import id_maps
+from jaula.kernel.openat2 import RESOLVE, openat2
+from jaula.runtime.create import user_namespace_maps
 from jaula.spec.rootfs import OverlayRoot, RootSource
-from jaula.state.records import IMAGE_MOUNT, MountRecord
+from jaula.state.container_records import IMAGE_MOUNT, MountRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdMaps
-    from jaula.images.store.store import Lease
-    from jaula.state.records import ContainerRecord
+    from jaula.images.store.image_store import Lease
+    from jaula.state.container_records import ContainerRecord
 
 log = logging.getLogger("jaula.volumes")
 
@@ -147,12 +147,15 @@ class _Attach:
         user_fd: int | None,
         staged: StagedMounts,
     ) -> None:
-        label = security.selinux_labels(record.resolved, services.host, record.level).mount
+        label = security_opt.selinux_labels(record.resolved, services.host, record.level).mount
         self._label = (label or None) if services.host.selinux else None
         self._services = services
         self._is_debug_copy = record.debug_copy
         self._view = services.snapshots.view
-        self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
+        self._owner = (
+            user_namespace_maps.host_id(maps[0], 0),
+            user_namespace_maps.host_id(maps[1], 0),
+        )
         self._user_fd = user_fd
         self._staged = staged
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, Mount
-from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT, MountRecord, MountRequest
+from jaula.spec.api_documents import ContainerCreate, Mount
+from jaula.state.container_records import ENGINE_SOCKET, IMAGE_MOUNT, MountRecord, MountRequest
 
 if TYPE_CHECKING:
     from jaula.spec.pod import PodMount

@@ -5,8 +5,8 @@ when the engine is killed. Mount points are removed by name and never recursivel
 that must stay may be mounted there.
 
 Facts about mounts: an overlay cannot be id-mapped, its layers can
-(:mod:`jaula.runtime.create.rootfs`). Linux before 6.15 cannot clone a part of a detached mount, so
-a root is attached before a directory of it is cloned.
+(:mod:`jaula.runtime.create.mount_rootfs`). Linux before 6.15 cannot clone a part of a detached
+mount, so a root is attached before a directory of it is cloned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
-from jaula.kernel import mounts, paths
+from jaula.kernel import mounts, openat2
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
 from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.spec.rootfs import OverlayRoot, RootSource
@@ -87,7 +87,7 @@ class StagedMounts:
             os.close(tree)
         with opened(whole) as root:
             try:
-                source = paths.open_in_root(root, path, os.O_PATH)
+                source = openat2.open_in_root(root, path, os.O_PATH)
             except OSError as error:
                 raise InvalidRequest(f"{path!r} is not in {title}: {error.strerror}") from error
         try:
@@ -125,14 +125,14 @@ def mount_layers(
 ) -> int:
     """Return a detached mount of layers, for a thread of the engine.
 
-    The arguments are those of :func:`~jaula.runtime.create.rootfs.mount_root`. A single layer
+    The arguments are those of :func:`~jaula.runtime.create.mount_rootfs.mount_root`. A single layer
     without a writable directory is not an overlay.
     """
     if isinstance(root, OverlayRoot) and root.upper is None and len(root.lowers) == 1:
         return map_tree(mounts.clone_tree(root.lowers[0]), user_fd, read_only=True)
-    from jaula.runtime.create import rootfs
+    from jaula.runtime.create import mount_rootfs
 
-    return in_unshared_thread(lambda: rootfs.mount_root(root, user_fd, owner, context=label))
+    return in_unshared_thread(lambda: mount_rootfs.mount_root(root, user_fd, owner, context=label))
 
 
 def map_tree(tree: int, user_fd: int | None, *, read_only: bool) -> int:

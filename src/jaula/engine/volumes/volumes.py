@@ -6,19 +6,19 @@ import re
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.model.filters import Filters, check_names, has_labels, truth
+from jaula.engine.model.label_filters import Filters, check_names, has_labels, truth
 from jaula.engine.threads import TrackedStream, consume, in_thread
-from jaula.engine.volumes.create import parse_driver_options
+from jaula.engine.volumes.mount_sources import parse_driver_options
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.request_context import check_client
-from jaula.spec.api import VolumeCreate
+from jaula.spec.api_documents import VolumeCreate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from typing import BinaryIO
 
     from jaula.engine.model.services import Services
-    from jaula.storage.volumes import Volume
+    from jaula.storage.volume_directories import Volume
 
 Document = dict[str, Any]
 Labels = dict[str, str]

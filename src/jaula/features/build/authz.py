@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine import relaxations
-from jaula.engine.authz.api.images import closing
-from jaula.engine.authz.limits import UNLIMITED
+from jaula.engine.authz.api.image_rights import closing
+from jaula.engine.authz.request_ceilings import UNLIMITED
 from jaula.engine.authz.use_case import Right, use_case
-from jaula.engine.containers.references import with_container_ids, with_network_id
+from jaula.engine.containers.named_references import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
 from jaula.features.build.builder.builds import Builds
 from jaula.features.build.builder.client_session import check_id
 from jaula.features.build.hooks import builds
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractContextManager
 
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.features.build.builder.history import Attachment, BuildRecord
+    from jaula.features.build.build_options import BuildOptions, PruneOptions
+    from jaula.features.build.builder.build_history import Attachment, BuildRecord
+    from jaula.features.build.builder.build_session import BuildSession
     from jaula.features.build.builder.remote_tree import RemoteTree
-    from jaula.features.build.builder.session import BuildSession
-    from jaula.features.build.options import BuildOptions, PruneOptions
 
 Document = dict[str, Any]
 

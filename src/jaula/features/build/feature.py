@@ -8,10 +8,10 @@ FEATURE = Feature(
     "build",
     idle=("hooks",),
     commands={
-        "build": "cli.build",
-        "builder build": "cli.build",
-        "builder prune": "cli.prune",
-        "image build": "cli.build",
+        "build": "cli.build_command",
+        "builder build": "cli.build_command",
+        "builder prune": "cli.builder_prune",
+        "image build": "cli.build_command",
     },
     groups={
         "builder": "Build images",

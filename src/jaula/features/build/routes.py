@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
 from jaula.api.http.router import HEADERS, Routes
-from jaula.api.routes import registry
+from jaula.api.routes import registry_routes
 from jaula.errors import InvalidRequest, JaulaError, StepFailed
 from jaula.features.build.authz import builds_api
-from jaula.features.build.options import BuildOptions, PruneOptions
+from jaula.features.build.build_options import BuildOptions, PruneOptions
 from jaula.features.build.session_protocol import PROTOCOL
-from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
+from jaula.spec.api_documents import HostConfig, RegistryAuth, Ulimit
 from jaula.spec.decode import decode
 
 _Kind = TypeVar("_Kind")
@@ -93,7 +93,8 @@ def _options(request: Request) -> BuildOptions:
         squash=query.flag("squash"),
         steps=steps,
         host=_host(request),
-        auths=registry.decode_header(request, "X-Registry-Config", dict[str, RegistryAuth]) or {},
+        auths=registry_routes.decode_header(request, "X-Registry-Config", dict[str, RegistryAuth])
+        or {},
         session=query.text("session"),
         build_id=query.text("buildid"),
         allow=tuple(word for text in query.texts("allow") for word in text.split(",") if word),
@@ -157,11 +158,9 @@ async def grpc(request: Request) -> Answer:
     engine = request.engine
 
     async def take(descriptor: int, early: bytes) -> None:
-        from jaula.features.build.buildkit import (
-            server,  # loads gRPC and protobuf, which few engines need
-        )
+        from jaula.features.build.buildkit import buildkit_server
 
-        await server.serve(descriptor, early, engine)
+        await buildkit_server.serve(descriptor, early, engine)
 
     return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
 
@@ -174,9 +173,9 @@ async def http2(request: Request) -> Answer:
     engine = request.engine
 
     async def take(descriptor: int, early: bytes) -> None:
-        from jaula.features.build.buildkit import server
+        from jaula.features.build.buildkit import buildkit_server
 
-        await server.serve(descriptor, _PREFACE + early, engine)
+        await buildkit_server.serve(descriptor, _PREFACE + early, engine)
 
     return HijackResponse(b"", take, lambda error: b"", b"", until_close=True)
 
@@ -189,9 +188,9 @@ async def buildkit_session(request: Request) -> Answer:
     shared_key = request.header(b"x-docker-expose-session-sharedkey")
 
     async def take(descriptor: int, early: bytes) -> None:
-        from jaula.features.build.buildkit import server
+        from jaula.features.build.buildkit import buildkit_server
 
-        await server.serve_session(descriptor, early, engine, id, shared_key)
+        await buildkit_server.serve_session(descriptor, early, engine, id, shared_key)
 
     return HijackResponse(b"", take, lambda error: b"", _head(_H2C), until_close=True)
 

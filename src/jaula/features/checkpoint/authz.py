@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
-from jaula.engine.authz.api.containers import create_authorization
+from jaula.engine.authz.api.container_rights import create_authorization
 from jaula.engine.model.seal import request_seal
+from jaula.features.checkpoint.checkpoint_store import Part
 from jaula.features.checkpoint.hooks import archives, checkpoints, clones, rollbacks
-from jaula.features.checkpoint.store import Part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.engine.containers.bounds import AuthorizeBody
     from jaula.engine.engine import Engine
-    from jaula.spec.api import CheckpointClone, CheckpointCreate
+    from jaula.spec.api_documents import CheckpointClone, CheckpointCreate
     from jaula.spec.api_params import ContainerCreated, ImportedCheckpoint
 
 Document = dict[str, Any]

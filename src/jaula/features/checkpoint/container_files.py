@@ -14,7 +14,7 @@ import msgspec
 from jaula.engine.containers import shm
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, resource_error
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint.checkpoint_store import (
     FILES,
     ROOT_TAR,
     SHM_TAR,
@@ -26,8 +26,8 @@ from jaula.features.checkpoint.store import (
     copies,
     describe_file,
 )
-from jaula.kernel.sync import sync_file_systems
-from jaula.spec.image import diff_id_of
+from jaula.kernel.syncfs import sync_file_systems
+from jaula.spec.image_documents import diff_id_of
 from jaula.storage import free_space
 from jaula.storage.checkpoint_files import sparse_sink, write_shm, write_volume
 from jaula.storage.tree_copy import TreeCopy
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.engine.model.services import Services
-    from jaula.features.checkpoint.store import Manifest
-    from jaula.state.records import ContainerRecord
+    from jaula.features.checkpoint.checkpoint_store import Manifest
+    from jaula.state.container_records import ContainerRecord
 
 
 def describe(record: ContainerRecord) -> ContainerDescription:

@@ -6,7 +6,7 @@ from jaula.feature import Feature, Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 def _is_rolled_back(record: ContainerRecord) -> bool:
@@ -15,7 +15,7 @@ def _is_rolled_back(record: ContainerRecord) -> bool:
 
 FEATURE = Feature(
     "checkpoint",
-    idle=("store", "hooks"),
+    idle=("checkpoint_store", "hooks"),
     commands={
         "clone": "cli.clone",
         "snapshot": "cli.snapshot",
@@ -40,9 +40,9 @@ FEATURE = Feature(
         Hook("before_removal", "hooks:remove_all"),
     ),
     runtime={
-        "dump": "runtime.shim:dump",
-        "dump-killed": "runtime.shim:release",
-        "restore": "runtime.restore:start",
+        "dump": "runtime.shim_dump:dump",
+        "dump-killed": "runtime.shim_dump:release",
+        "restore": "runtime.criu_restore:start",
     },
     routes={
         "containers": ("routes",),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaula.features.checkpoint.store import checkpoint_store
+from jaula.features.checkpoint.checkpoint_store import checkpoint_store
 
 if TYPE_CHECKING:
     from jaula.engine.containers.containers import Containers
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.checkpoint.checkpoint import Checkpoints
-    from jaula.features.checkpoint.clone import Clones
-    from jaula.features.checkpoint.export import CheckpointArchives
-    from jaula.features.checkpoint.rollback import Rollbacks
-    from jaula.state.records import ContainerRecord
+    from jaula.features.checkpoint.checkpoint_export import CheckpointArchives
+    from jaula.features.checkpoint.checkpoints import Checkpoints
+    from jaula.features.checkpoint.clone_container import Clones
+    from jaula.features.checkpoint.rollback_container import Rollbacks
+    from jaula.state.container_records import ContainerRecord
 
 
 def checkpoints(containers: Containers) -> Checkpoints:
     """Return the checkpoints of containers."""
-    from jaula.features.checkpoint.checkpoint import Checkpoints
+    from jaula.features.checkpoint.checkpoints import Checkpoints
 
     return Checkpoints(containers.services)
 
 
 def clones(containers: Containers) -> Clones:
     """Return what creates containers from checkpoints."""
-    from jaula.features.checkpoint.clone import Clones
+    from jaula.features.checkpoint.clone_container import Clones
 
     return Clones(containers.services, containers.exit_handler)
 
 
 def archives(containers: Containers) -> CheckpointArchives:
     """Return the export and the import of checkpoints."""
-    from jaula.features.checkpoint.export import CheckpointArchives
+    from jaula.features.checkpoint.checkpoint_export import CheckpointArchives
 
     return CheckpointArchives(
         containers.services, containers.service(checkpoints), containers.service(clones)
@@ -47,7 +47,7 @@ def archives(containers: Containers) -> CheckpointArchives:
 
 def rollbacks(containers: Containers) -> Rollbacks:
     """Return the rollbacks of containers."""
-    from jaula.features.checkpoint.rollback import Rollbacks
+    from jaula.features.checkpoint.rollback_container import Rollbacks
 
     return Rollbacks(
         containers.services,
@@ -73,8 +73,8 @@ async def open_checkpoint(
     containers: Containers, container: Container, name: str, directory: str
 ) -> RestoreSource:
     """Return the checkpoint that a start continues; its images were verified."""
-    from jaula.features.checkpoint.restore_source import CheckpointSource
-    from jaula.features.checkpoint.store import Part
+    from jaula.features.checkpoint.checkpoint_source import CheckpointSource
+    from jaula.features.checkpoint.checkpoint_store import Part
 
     manifest = await containers.service(checkpoints).open(container, name, directory, Part.IMAGES)
     if container.record.rollback:

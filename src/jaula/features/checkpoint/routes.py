@@ -6,12 +6,12 @@ import base64
 from typing import TYPE_CHECKING
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, Response, StreamResponse
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.features.checkpoint.authz import checkpoints_api
-from jaula.spec.api import CheckpointClone, CheckpointCreate
+from jaula.spec.api_documents import CheckpointClone, CheckpointCreate
 
 if TYPE_CHECKING:
     from jaula.features.checkpoint.authz import CheckpointsApi

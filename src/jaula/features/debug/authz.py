@@ -6,21 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
-from jaula.engine.authz.api.containers import create_authorization
-from jaula.engine.containers.exec import LEAST_SIZE
+from jaula.engine.authz.api.container_rights import create_authorization
+from jaula.engine.containers.container_exec import LEAST_SIZE
 from jaula.engine.model.seal import request_seal
 from jaula.engine.threads import shielded
+from jaula.features.debug.debug_session import create, sessions
 from jaula.features.debug.hooks import debug_copies
-from jaula.features.debug.session import create, sessions
-from jaula.spec.api import DEBUG_IMAGE
+from jaula.spec.api_documents import DEBUG_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.spec.api import DebugCreate
+    from jaula.spec.api_documents import DebugCreate
 
 Document = dict[str, Any]
 

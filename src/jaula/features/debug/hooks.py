@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
-from jaula.features.debug.copy import DebugCopies
+from jaula.features.debug.debug_copy import DebugCopies
 
 if TYPE_CHECKING:
     from jaula.engine.containers.containers import Containers

@@ -1,9 +1,9 @@
 """The root directory of a debug session (``jaula debug``).
 
-The session is an exec'd process (:mod:`jaula.runtime.exec`) with a mount namespace of its own. Its
-root is a read-only tmpfs. On it each entry of the target's root is mounted, and the toolbox image
-at ``/.debug``. The target's own files are the same as the container sees, writable where they are.
-What the target has at ``/.debug`` is neither followed nor changed.
+The session is an exec'd process (:mod:`jaula.runtime.exec_process`) with a mount namespace of its
+own. Its root is a read-only tmpfs. On it each entry of the target's root is mounted, and the
+toolbox image at ``/.debug``. The target's own files are the same as the container sees, writable
+where they are. What the target has at ``/.debug`` is neither followed nor changed.
 
 Facts: a mount needs a mount point, and one in the container's root would be a change of its files.
 That is why the root is another one, and why a new file in ``/`` itself is refused (EROFS). Mounts
@@ -26,7 +26,7 @@ from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MNT, MOUNT_ATTR, MS
 from jaula.kernel.namespaces import CLONE
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.openat2 import RESOLVE, openat2
 
 DIRECTORY = ".debug"
 """Name of the directory of the tools in the session's root."""

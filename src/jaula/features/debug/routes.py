@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.features.debug.authz import debug_api
-from jaula.spec.api import DebugCreate
+from jaula.spec.api_documents import DebugCreate
 
 
 async def create(request: Request) -> Answer:

@@ -7,6 +7,6 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "demo",
     commands={
-        "demo": "cli",
+        "demo": "demo_cli",
     },
 )

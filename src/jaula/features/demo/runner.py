@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jaula
-from jaula.translation import catalog
+from jaula.translation import po_catalog
 from jaula.translation.language import ENGLISH
 
 TIMEOUT = 120.0  # seconds for one command
@@ -31,7 +31,7 @@ class TourRunner:
 
     def __init__(self, host: str, *, quick: bool, language: str = ENGLISH) -> None:
         self.quick = quick
-        self._translate = catalog.translator(language)
+        self._translate = po_catalog.translator(language)
         self.image = "busybox"
         self.shell_image = "busybox" if quick else "debian"
         self.shell = "sh" if quick else "bash"

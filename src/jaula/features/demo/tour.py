@@ -10,24 +10,24 @@ from jaula.features.demo.method import Method
 from jaula.features.demo.runner import StepFailed, TourRunner
 from jaula.features.demo.steps import (
     archives,
-    capabilities,
-    cgroups,
-    host,
-    layers,
-    namespaces,
+    demo_capabilities,
+    demo_cgroups,
+    demo_host,
+    demo_layers,
+    demo_namespaces,
     proof,
     shell,
     users,
 )
 
 STEPS: tuple[tuple[str, Callable[[TourRunner], None]], ...] = (
-    ("The host and its engine", host.show),
+    ("The host and its engine", demo_host.show),
     ("A shell in a container", shell.show),
-    ("Namespaces: what a container sees", namespaces.show),
+    ("Namespaces: what a container sees", demo_namespaces.show),
     ("Users: root inside is unprivileged outside", users.show),
-    ("Cgroups: what a container may use", cgroups.show),
-    ("Capabilities: what its root may do", capabilities.show),
-    ("Copy on write: ten containers, one image", layers.show),
+    ("Cgroups: what a container may use", demo_cgroups.show),
+    ("Capabilities: what its root may do", demo_capabilities.show),
+    ("Copy on write: ten containers, one image", demo_layers.show),
     ("Archives: images in and out", archives.show),
     ("The proof", proof.show),
 )

@@ -7,7 +7,7 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "doctor",
     commands={
-        "check": "cli.check",
+        "check": "cli.check_command",
         "doctor": "cli.doctor",
     },
 )

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine import relaxations
-from jaula.engine.authz import limits
-from jaula.engine.authz.limits import Share
+from jaula.engine.authz import request_ceilings
+from jaula.engine.authz.request_ceilings import Share
 from jaula.engine.model.seal import request_seal
-from jaula.features.edit import request as edit_request
+from jaula.features.edit import edit_request
 from jaula.features.edit.hooks import edits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jaula.engine.authz.caller_session import AuditedAction, Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.bounds import Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.features.edit.request import Edit
-    from jaula.spec.api import ContainerEdit
+    from jaula.features.edit.edit_request import Edit
+    from jaula.spec.api_documents import ContainerEdit
 
 Document = dict[str, Any]
 
@@ -78,8 +78,8 @@ class EditsApi:
             raise session.denial(what, "its owner may")
         asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
         action.reserve(Share.VOLUMES, session.authorize_volumes(asked))
-        session.check_ceilings(limits.of_ports(edit.ports))
+        session.check_ceilings(request_ceilings.of_ports(edit.ports))
         if edit.limits is not None:
             old, pids = record.host_config, session.services.host.pids_limit
-            session.check_ceilings(limits.of_update(old, edit.body.host_config, pids))
+            session.check_ceilings(request_ceilings.of_update(old, edit.body.host_config, pids))
         return session.bounds(record.log, privileges, record.engine_socket)

@@ -6,7 +6,7 @@ from jaula.feature import Feature, Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 def _is_interrupted(record: ContainerRecord) -> bool:
@@ -20,7 +20,7 @@ def _is_changed(record: ContainerRecord) -> bool:
 FEATURE = Feature(
     "edit",
     commands={
-        "edit": "cli.edit",
+        "edit": "cli.edit_command",
     },
     hooks=(
         Hook("processes_found", "hooks:undo", _is_interrupted),

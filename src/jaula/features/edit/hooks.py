@@ -6,14 +6,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from jaula.errors import JaulaError
-from jaula.features.edit.edit import Edits
+from jaula.features.edit.edit_container import Edits
 from jaula.logs import timestamp
 
 if TYPE_CHECKING:
     from jaula.engine.containers.containers import Containers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
 

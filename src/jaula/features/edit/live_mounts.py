@@ -1,8 +1,9 @@
 """Change the mounts of a running container (``jaula edit``): all or nothing.
 
 Runs in a helper of the shim. The sources are opened and id-mapped with the host's view, as at a
-start (:func:`jaula.runtime.create.rootfs.prepare_mounts`). The helper then joins the container's
-user and mount namespace and attaches them by the steps of a start, as the container's root user.
+start (:func:`jaula.runtime.create.mount_rootfs.prepare_mounts`). The helper then joins the
+container's user and mount namespace and attaches them by the steps of a start, as the container's
+root user.
 
 Facts about unmounting: a descriptor of a mount keeps it in use, and a path below the container's
 root could be changed by its programs meanwhile. So the parent directory is opened once, and the
@@ -23,23 +24,22 @@ import os
 from typing import TYPE_CHECKING
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mounts, namespaces, process
+from jaula.kernel import mounts, namespaces, process_calls
 from jaula.kernel.mounts import MNT
 from jaula.kernel.namespaces import CLONE
-from jaula.kernel.paths import RESOLVE, components, openat2
+from jaula.kernel.openat2 import RESOLVE, components, openat2
 from jaula.runtime.create import mount_options, mount_plan
-from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import FdStack
-from jaula.runtime.create.rootfs import prepare_mounts
-from jaula.runtime.exec import different_namespaces
-from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import lsm_labels, mount_steps, step
+from jaula.runtime.create.clone_process import FdStack
+from jaula.runtime.create.mount_rootfs import prepare_mounts
+from jaula.runtime.create.user_namespace_maps import host_id
+from jaula.runtime.exec_process import different_namespaces
+from jaula.runtime.init import mount_steps, process_labels, process_setup, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.runtime.protocol import MountsRequest
-    from jaula.spec.runtime import Mount
+    from jaula.runtime.shim_protocol import MountsRequest
+    from jaula.spec.runtime_spec import Mount
 
 _SYSFS_MAGIC = 0x62656572  # include/uapi/linux/magic.h
 _LAST = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS
@@ -113,8 +113,8 @@ def change(
     """
     spec, linux = request.spec, request.spec.linux
     assert linux is not None
-    label = lsm_labels.mount_label(spec)
-    process.prctl(process.PR_SET_DUMPABLE, 0)
+    label = process_labels.mount_label(spec)
+    process_calls.prctl(process_calls.PR_SET_DUMPABLE, 0)
     fd_stack = FdStack()
     try:
         user_fd = None
@@ -134,7 +134,7 @@ def change(
             raise RuntimeFailure("the container is in the mount namespace of the engine")
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
-            init_exec.become_root()
+            process_setup.become_root()
         root = fd_stack.add(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         change = _Change(root, prepared, request, label, _Journal(journal))
         if request.undo:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.oci_spec import mounts, spec
+from jaula.engine.oci_spec import container_mounts, start_spec
 from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.spec.annotations import (
     BIND_ROOT_ANNOTATION,
@@ -17,13 +17,13 @@ from jaula.spec.annotations import (
     encode_bind_roots,
     encode_destinations,
 )
-from jaula.spec.runtime import Linux, Spec
+from jaula.spec.runtime_spec import Linux, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from jaula.engine.oci_spec.inputs import HostFacts
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 def partial_spec(
@@ -51,8 +51,8 @@ def partial_spec(
         private_volumes=private_volumes,
     )
     return Spec(
-        mounts=mounts.requested(inputs),
-        annotations=spec.mount_annotations(inputs),
+        mounts=container_mounts.requested(inputs),
+        annotations=start_spec.mount_annotations(inputs),
         linux=Linux(
             uid_mappings=linux.uid_mappings,
             gid_mappings=linux.gid_mappings,

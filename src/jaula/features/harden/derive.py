@@ -10,11 +10,11 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 
 from jaula.errors import InvalidRequest
-from jaula.features.harden import files, network, syscalls
+from jaula.features.harden import profile_files, profile_network, profile_syscalls
 from jaula.features.harden.tally import Observation, Tallies, observations, words
-from jaula.features.record.document import Container
-from jaula.features.record.reader import Record
-from jaula.spec.profile import Evidence, Limits, Process, Profile, Seccomp, Source
+from jaula.features.record.record_document import Container
+from jaula.features.record.record_reader import Record
+from jaula.spec.confinement_profile import Evidence, Limits, Process, Profile, Seccomp, Source
 
 DEFAULT_MARGIN = 1.5
 _MAX_NOTES = 32
@@ -87,17 +87,19 @@ def derive(
     gaps: dict[str, str] = {}  # fields whose list is too long, with a note
     evidence: dict[str, dict[str, Evidence]] = {}
     process, evidence["process"] = _process(entries, containers, notes)
-    capabilities, evidence["capabilities"] = syscalls.capabilities(entries, containers, notes)
+    capabilities, evidence["capabilities"] = profile_syscalls.capabilities(
+        entries, containers, notes
+    )
     seccomp = Seccomp()
     if not lost & {"syscalls", "programs"}:
-        seccomp = syscalls.seccomp(entries, evidence, notes, started=started)
+        seccomp = profile_syscalls.seccomp(entries, evidence, notes, started=started)
     complete = started and not lost & {"files", "execs", "programs"}
     mounts = sorted({mount for container in containers for mount in container.mounts})
-    file_access = files.files(entries, mounts, evidence, notes, gaps, complete=complete)
-    network_access = network.network(
+    file_access = profile_files.files(entries, mounts, evidence, notes, gaps, complete=complete)
+    network_access = profile_network.network(
         entries, containers, evidence, notes, gaps, complete="sockets" not in lost, started=started
     )
-    devices, evidence["devices"] = network.devices(entries, containers, notes, gaps)
+    devices, evidence["devices"] = profile_network.devices(entries, containers, notes, gaps)
     if rings := sorted({o.entry.operation for o in entries if o.entry.kind == "io-uring"}):
         notes.insert(
             0, f"it used io_uring ({', '.join(rings)}): files and addresses of these are in no list"

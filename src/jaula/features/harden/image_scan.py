@@ -14,12 +14,20 @@ from jaula.errors import Unavailable
 from jaula.features.harden.image_scan_languages import LANGUAGES, SERVICE, language_of
 from jaula.features.harden.image_scan_program import Programs
 from jaula.features.harden.image_scan_tree import Directory, File, ImageTree
-from jaula.features.harden.syscalls import ALWAYS, ALWAYS_REASON
+from jaula.features.harden.profile_syscalls import ALWAYS, ALWAYS_REASON
 from jaula.kernel import seccomp
-from jaula.security.capabilities import DEFAULT
-from jaula.security.seccomp.seccomp import default_profile
-from jaula.spec.image import ImageConfig, ImageDocument
-from jaula.spec.profile import Architecture, Evidence, Files, Network, Process, Profile, Seccomp
+from jaula.security.capability_sets import DEFAULT
+from jaula.security.seccomp.seccomp_filter import default_profile
+from jaula.spec.confinement_profile import (
+    Architecture,
+    Evidence,
+    Files,
+    Network,
+    Process,
+    Profile,
+    Seccomp,
+)
+from jaula.spec.image_documents import ImageConfig, ImageDocument
 
 if TYPE_CHECKING:
     from jaula.features.harden.elf_calls import Call

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jaula.features.harden.elf import Elf, InvalidElf, Object
 from jaula.features.harden.image_scan_tree import Directory, ImageTree
-from jaula.spec.image import ImageConfig
+from jaula.spec.image_documents import ImageConfig
 
 PROGRAMS_LIMIT = 64
 LIBRARIES_LIMIT = 256  # of one program, with those that it opens

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from jaula.errors import InvalidRequest
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     DOCUMENT_LIMIT,
     ArchiveImage,
     ImageDocument,
@@ -22,8 +22,8 @@ from jaula.spec.image import (
 )
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
 from jaula.storage.layers.extract import clean_path
-from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, quote_name
-from jaula.storage.tar.reader import Limits, TarReader, is_tar_header
+from jaula.storage.tar.tar_entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, quote_name
+from jaula.storage.tar.tar_reader import Limits, TarReader, is_tar_header
 
 ENTRIES_LIMIT = 1_000_000  # files of all layers
 KEPT_LIMIT = 4 << 30  # bytes of content that are kept

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaula.errors import Conflict
-from jaula.features.harden import request
-from jaula.security import capabilities
-from jaula.security.devices import DEFAULT_DEVICES
+from jaula.features.harden import hardened_request
+from jaula.security import capability_sets
+from jaula.security.allowed_devices import DEFAULT_DEVICES
 from jaula.spec import egress, listen
-from jaula.spec.profile import Profile, is_device
+from jaula.spec.confinement_profile import Profile, is_device
 
 _ROOT = ("", "0", "root")
 _KINDS = ("read", "write", "execute")
@@ -72,7 +72,7 @@ def access(inspect: Mapping[str, Any]) -> Access:
     host, config = inspect["HostConfig"], inspect["Config"]
     options = [str(each) for each in host.get("SecurityOpt") or ()]
     privileged = bool(host.get("Privileged"))
-    sets = capabilities.resolve(
+    sets = capability_sets.resolve(
         host.get("CapAdd") or (), host.get("CapDrop") or (), privileged=privileged
     )
     mounts = {str(each["Destination"]): bool(each.get("RW")) for each in inspect["Mounts"] or ()}
@@ -115,10 +115,10 @@ def accesses(
     is compared with the container as it was recorded.
     """
     present = access(inspect)
-    former = request.former_document(inspect["HostConfig"])
+    former = hardened_request.former_document(inspect["HostConfig"])
     if former is None or not without_former:
         return (present,)
-    body = request.of_container(inspect, image, "default", Profile(name="default"))
+    body = hardened_request.of_container(inspect, image, "default", Profile(name="default"))
     plain = access({"Config": body, "HostConfig": body["HostConfig"], "Mounts": inspect["Mounts"]})
     return (
         present,
@@ -201,7 +201,7 @@ def _new_privileges(profile: Profile, had: Access) -> Iterator[str]:
 
 def _capabilities(profile: Profile, had: Access) -> Iterator[str]:
     for name in profile.capabilities:
-        if name.upper() in ("ALL", "CAP_ALL") or capabilities.canonical(name) not in (
+        if name.upper() in ("ALL", "CAP_ALL") or capability_sets.canonical(name) not in (
             had.capabilities
         ):
             yield name

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 
 from jaula.errors import InvalidRequest
-from jaula.features.harden import derive, toml
-from jaula.features.record import reader
+from jaula.features.harden import derive, profile_toml
+from jaula.features.record import record_reader
 
 
 def profile(
@@ -22,10 +22,10 @@ def profile(
     :raises InvalidRequest: when it is not an intact record.
     """
     with open(os.dup(descriptors[0]), "rb") as file:
-        record = reader.read_file(file, "the record")
+        record = record_reader.read_file(file, "the record")
     if record.errors or record.header is None:
         raise InvalidRequest(
             f"it is not an intact record: {(record.errors or ['no header'])[0]}",
             hint="jaula record verify FILE lists what is wrong",
         )
-    return toml.dumps(derive.derive([record], record.header.container.name)).encode()
+    return profile_toml.dumps(derive.derive([record], record.header.container.name)).encode()

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from jaula.features.record.diff import program_of
-from jaula.features.record.document import Entry, Program, bytes_of
-from jaula.features.record.reader import Record
-from jaula.spec.profile import Evidence
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_document import Entry, Program, bytes_of
+from jaula.features.record.record_reader import Record
+from jaula.spec.confinement_profile import Evidence
 
 UNKNOWN = "(unknown)"  # the program of what ran before its program was read
 _MAX_PROGRAMS = 4  # of an item's evidence

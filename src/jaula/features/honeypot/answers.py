@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections import OrderedDict
 
-from jaula.network.dns import message as dns
+from jaula.network.dns import message
 
 # RFC 2544 and RFC 5180 reserve these for benchmarks: no host of the Internet has them.
 POOL = ipaddress.ip_network("198.18.0.0/15")
@@ -63,17 +63,17 @@ def dns_answer(data: bytes, names: Names, *, limit: int | None = None) -> tuple[
     ``limit`` is the largest answer in bytes, None that of a datagram.
     """
     try:
-        query = dns.parse(data)
-    except dns.MalformedMessage:
+        query = message.parse(data)
+    except message.MalformedMessage:
         return "", b""
     if query.error:
-        return "", dns.failure(query, query.error)
+        return "", message.failure(query, query.error)
     size = query.size if limit is None else limit
-    if query.type == dns.PTR and (address := dns.parse_reverse_name(query.name)):
-        return query.name, dns.pointer(query, names.name(address) or "localhost", limit=size)
+    if query.type == message.PTR and (address := message.parse_reverse_name(query.name)):
+        return query.name, message.pointer(query, names.name(address) or "localhost", limit=size)
     if not query.name:
-        return "", dns.failure(query, dns.NXDOMAIN)
-    return query.name, dns.answer(query, names.addresses(query.name), limit=size)
+        return "", message.failure(query, message.NXDOMAIN)
+    return query.name, message.answer(query, names.addresses(query.name), limit=size)
 
 
 def is_tls(data: bytes) -> bool:

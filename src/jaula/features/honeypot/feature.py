@@ -6,7 +6,7 @@ from jaula.feature import Feature, Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.api import HostConfig
+    from jaula.spec.api_documents import HostConfig
 
 
 def _asks(host: HostConfig) -> bool:
@@ -15,14 +15,14 @@ def _asks(host: HostConfig) -> bool:
 
 FEATURE = Feature(
     "honeypot",
-    presets={"honeypot": "container:complete"},
+    presets={"honeypot": "honeypot_container:complete"},
     hooks=(
-        Hook("request_resolved", "container:check", _asks),
-        Hook("spec_built", "container:supervise", _asks),
-        Hook("before_start", "container:record_sessions", _asks),
-        Hook("start_failed", "container:discard", _asks),
-        Hook("before_removal", "container:wait", _asks),
+        Hook("request_resolved", "honeypot_container:check", _asks),
+        Hook("spec_built", "honeypot_container:supervise", _asks),
+        Hook("before_start", "honeypot_container:record_sessions", _asks),
+        Hook("start_failed", "honeypot_container:discard", _asks),
+        Hook("before_removal", "honeypot_container:wait", _asks),
     ),
-    shows_record="cli:show_run",
+    shows_record="honeypot_cli:show_run",
     checks=("network_check",),
 )

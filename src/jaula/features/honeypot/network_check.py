@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from jaula.features.honeypot.document import ADDRESS, ADDRESS6, INTERFACE, SINK, SINK_INTERFACE
+from jaula.features.honeypot.run_directory import ADDRESS, ADDRESS6, INTERFACE, SINK, SINK_INTERFACE
 from jaula.features.verify.checks.network import addresses, is_fallback
 from jaula.features.verify.checks.sysctls import ipv6_addresses
 from jaula.features.verify.model.check_info import CheckInfo

@@ -30,10 +30,17 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from jaula.features.honeypot import answers, network
-from jaula.features.honeypot.document import ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, SINK, Connections
-from jaula.kernel import mounts, process, seccomp
-from jaula.sandbox import confinement
+from jaula.features.honeypot import answers, sink_network
+from jaula.features.honeypot.run_directory import (
+    ADDRESS,
+    ADDRESS6,
+    GATEWAY,
+    GATEWAY6,
+    SINK,
+    Connections,
+)
+from jaula.kernel import mounts, process_calls, seccomp
+from jaula.sandbox import sandbox_confinement
 from jaula.spec.asciicast import CastWriter
 
 UID = 65534  # nobody
@@ -585,9 +592,11 @@ def _text(address: tuple[Any, ...]) -> str:
 def _original(ancillary: list[tuple[int, int, bytes]]) -> tuple[str, int] | None:
     """Return the destination of a datagram before TPROXY: a struct sockaddr_in or sockaddr_in6."""
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, network.IP_RECVORIGDSTADDR) and len(data) >= 8:
+        if (level, kind) == (socket.IPPROTO_IP, sink_network.IP_RECVORIGDSTADDR) and len(data) >= 8:
             return socket.inet_ntop(socket.AF_INET, data[4:8]), struct.unpack_from(">H", data, 2)[0]
-        if (level, kind) == (socket.IPPROTO_IPV6, network.IPV6_RECVORIGDSTADDR) and len(data) >= 24:
+        if (level, kind) == (socket.IPPROTO_IPV6, sink_network.IPV6_RECVORIGDSTADDR) and len(
+            data
+        ) >= 24:
             address = socket.inet_ntop(socket.AF_INET6, data[8:24])
             return address, struct.unpack_from(">H", data, 2)[0]
     return None
@@ -613,10 +622,10 @@ def confine(filter_program: tuple[bytes, int]) -> None:
         (resource.RLIMIT_AS, 1 << 30),
     ):
         resource.setrlimit(kind, (limit, limit))
-    confinement.set_ids(UID, UID)
-    process.prctl(process.PR_SET_PDEATHSIG, 9)
-    process.prctl(process.PR_SET_DUMPABLE, 0)
-    process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    sandbox_confinement.set_ids(UID, UID)
+    process_calls.prctl(process_calls.PR_SET_PDEATHSIG, 9)
+    process_calls.prctl(process_calls.PR_SET_DUMPABLE, 0)
+    process_calls.prctl(process_calls.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.install(*filter_program)
 
 
@@ -628,16 +637,16 @@ def serve(
 ) -> NoReturn:
     """Be the sink, in the namespaces of this process, until the supervisor ends it."""
     try:
-        process.set_name(SINK)
+        process_calls.set_name(SINK)
         control.recv(16)  # the link exists
-        tcp, udp = network.sockets()
+        tcp, udp = sink_network.sockets()
         certificate("localhost")  # imports what cannot be imported later
         _import_codecs()
         keep = [0, 1, 2, control.fileno(), list_fd]
         keep += [
             s.fileno() for s in (*tcp, *udp, *(s for each in published.values() for s in each))
         ]
-        process.close_fds_except(keep)
+        process_calls.close_fds_except(keep)
         loop = asyncio.new_event_loop()
         null = os.open("/dev/null", os.O_RDWR)
         confine(filter_program)

@@ -33,16 +33,15 @@ import time
 import msgspec
 
 from jaula.errors import JaulaError
-from jaula.features.honeypot import document as honeypot
-from jaula.features.honeypot import network, sink
-from jaula.features.honeypot.document import Connections, Index
-from jaula.features.honeypot.files import DRAIN, FileKeeper
-from jaula.features.record import cgroup, recorder
-from jaula.features.record.document import Container
-from jaula.features.record.writer import RecordWriter
-from jaula.kernel import process
+from jaula.features.honeypot import run_directory, sink, sink_network
+from jaula.features.honeypot.run_directory import Connections, Index
+from jaula.features.honeypot.written_files import DRAIN, FileKeeper
+from jaula.features.record import recorded_cgroup, recorder
+from jaula.features.record.record_document import Container
+from jaula.features.record.record_writer import RecordWriter
+from jaula.kernel import process_calls
 from jaula.kernel.namespaces import CLONE, clone3, open_namespace
-from jaula.security.seccomp import seccomp
+from jaula.security.seccomp import seccomp_filter
 from jaula.spec.asciicast import SUFFIX
 
 MAX_LAYER = 512 << 20  # bytes of the writable layer; the container is killed beyond
@@ -67,7 +66,9 @@ def main(arguments: list[str]) -> int:
     if os.fork() == 0:
         os.close(reader)
         os.setsid()
-        process.run_and_exit("jaula-honeypot", lambda: _stay(directory, int(state["pid"]), writer))
+        process_calls.run_and_exit(
+            "jaula-honeypot", lambda: _stay(directory, int(state["pid"]), writer)
+        )
     os.close(writer)
     answer = os.read(reader, 4096)  # not to the end: children of the supervisor have it as well
     if answer == b"ready":
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _stay(directory: str, pid: int, ready: int) -> None:
-    process.set_name("jaula-honeypot")
+    process_calls.set_name("jaula-honeypot")
     try:
         supervisor = Supervisor(directory, pid)
         supervisor.set_up()
@@ -95,14 +96,14 @@ class Supervisor:
 
     def __init__(self, directory: str, pid: int) -> None:
         self._pid = pid
-        self._pidfd = process.pidfd_open(pid)
+        self._pidfd = process_calls.pidfd_open(pid)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         self._directory = os.open(directory, flags)
         self._path = directory
-        with open(f"{directory}/{honeypot.REQUEST}", "rb") as file:
-            self._request = msgspec.json.decode(file.read(), type=honeypot.Request)
+        with open(f"{directory}/{run_directory.REQUEST}", "rb") as file:
+            self._request = msgspec.json.decode(file.read(), type=run_directory.Request)
         self._index = Index(
-            version=honeypot.VERSION,
+            version=run_directory.VERSION,
             container=self._request.container,
             started=_now(),
             ports=self._request.ports,
@@ -123,7 +124,7 @@ class Supervisor:
         :raises OSError: when the kernel refuses a step.
         :raises JaulaError: when this host cannot record or has no nftables.
         """
-        lock = os.open(honeypot.LOCK, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=self._directory)
+        lock = os.open(run_directory.LOCK, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=self._directory)
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             self._start_sink()
@@ -141,9 +142,9 @@ class Supervisor:
             port.container_port: _listen(port.host_ip, port.host_port)
             for port in self._request.ports
         }
-        program = seccomp.program(seccomp.default_profile(()))
+        program = seccomp_filter.program(seccomp_filter.default_profile(()))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        list_fd = os.open(honeypot.CONNECTIONS, flags, 0o600, dir_fd=self._directory)
+        list_fd = os.open(run_directory.CONNECTIONS, flags, 0o600, dir_fd=self._directory)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         spaces = CLONE.NEWNET | CLONE.NEWNS | CLONE.NEWPID | CLONE.NEWIPC | CLONE.NEWUTS
         child, pidfd = clone3(spaces)
@@ -157,7 +158,7 @@ class Supervisor:
         self._children[pidfd] = child
         ours, inside = open_namespace(child, "net"), open_namespace(self._pid, "net")
         try:
-            network.connect(ours, inside)
+            sink_network.connect(ours, inside)
         finally:
             os.close(ours)
             os.close(inside)
@@ -176,10 +177,10 @@ class Supervisor:
             os.close(self._alive)
             os.close(reports)
             self._control.close()
-            process.run_and_exit("jaula-recorder", lambda: self._record(alive, report))
+            process_calls.run_and_exit("jaula-recorder", lambda: self._record(alive, report))
         os.close(alive)
         os.close(report)
-        self._children[process.pidfd_open(child)] = child
+        self._children[process_calls.pidfd_open(child)] = child
         self._recorder_report = reports
         answer = _read_line(reports, READY)
         if answer != "started":
@@ -187,7 +188,7 @@ class Supervisor:
 
     def _record(self, alive: int, report: int) -> None:
         """Record until the container exits. Kill it if the supervisor ends before."""
-        process.set_name("jaula-recorder")
+        process_calls.set_name("jaula-recorder")
         subject, running = self._request.container, False
 
         def started() -> None:
@@ -198,8 +199,8 @@ class Supervisor:
 
         try:
             # As of a container that is not started: the steps of its init are not its own.
-            hierarchy = cgroup.expected()
-            writer = RecordWriter(f"{self._path}/{honeypot.RECORD}")
+            hierarchy = recorded_cgroup.expected()
+            writer = RecordWriter(f"{self._path}/{run_directory.RECORD}")
             recorder.record(
                 Container(
                     id=subject.id,
@@ -223,7 +224,7 @@ class Supervisor:
         finally:
             if running:
                 with contextlib.suppress(ProcessLookupError):
-                    process.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                    process_calls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     # -- run ---------------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class Supervisor:
     def _kill(self, reason: str) -> None:
         self._reason = self._reason or reason
         with contextlib.suppress(ProcessLookupError):
-            process.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            process_calls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _open_session(self) -> bool:
         """Open a new file of a session for the sink; return False if the sink has ended."""
@@ -269,7 +270,7 @@ class Supervisor:
         if _SESSION.fullmatch(name) and self._session_files < MAX_SESSION_FILES:
             self._session_files += 1
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            path = f"{honeypot.SESSIONS}/{name.decode()}{SUFFIX}"
+            path = f"{run_directory.SESSIONS}/{name.decode()}{SUFFIX}"
             with contextlib.suppress(OSError):
                 fd = os.open(path, flags, 0o600, dir_fd=self._directory)
         try:
@@ -299,10 +300,12 @@ class Supervisor:
             self._index,
             ended=_now(),
             reason=self._reason or "the container exited",
-            record=honeypot.RECORD if os.path.exists(f"{self._path}/{honeypot.RECORD}") else "",
+            record=run_directory.RECORD
+            if os.path.exists(f"{self._path}/{run_directory.RECORD}")
+            else "",
             record_head="" if error else head,
             record_error=error,
-            sessions=tuple(sorted(os.listdir(f"{self._path}/{honeypot.SESSIONS}"))),
+            sessions=tuple(sorted(os.listdir(f"{self._path}/{run_directory.SESSIONS}"))),
             connections=connections,
             samples=self._files.samples(),
             dropped=self._files.dropped,
@@ -324,12 +327,12 @@ class Supervisor:
     def _write_index(self) -> None:
         data = msgspec.json.format(msgspec.json.encode(self._index), indent=2) + b"\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(f"{honeypot.INDEX}.new", flags, 0o600, dir_fd=self._directory)
+        fd = os.open(f"{run_directory.INDEX}.new", flags, 0o600, dir_fd=self._directory)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
         os.rename(
-            f"{honeypot.INDEX}.new",
-            honeypot.INDEX,
+            f"{run_directory.INDEX}.new",
+            run_directory.INDEX,
             src_dir_fd=self._directory,
             dst_dir_fd=self._directory,
         )
@@ -343,7 +346,7 @@ def _listen(host_ip: str, port: int) -> list[socket.socket]:
     deadline = time.monotonic() + PORT_WAIT
     while True:
         try:
-            return network.published(host_ip, port)
+            return sink_network.published(host_ip, port)
         except OSError:
             if time.monotonic() >= deadline:
                 raise

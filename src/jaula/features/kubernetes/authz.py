@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING
 
 from jaula import trusted_file
 from jaula.engine import relaxations
-from jaula.engine.authz import limits
-from jaula.engine.authz.limits import Share
+from jaula.engine.authz import request_ceilings
+from jaula.engine.authz.request_ceilings import Share
 from jaula.engine.authz.use_case import Right, use_case
 from jaula.engine.model.seal import request_seal
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotFound
 from jaula.features.kubernetes.hooks import pods
 from jaula.features.kubernetes.pods.pods import Pods
-from jaula.spec.api import ExecCreate
-from jaula.state.records import MigrationPhase, log_of
+from jaula.spec.api_documents import ExecCreate
+from jaula.state.container_records import MigrationPhase, log_of
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from jaula.engine.authz.caller_session import AuditedAction, Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.bounds import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
+    from jaula.features.metrics.pod_samples import SandboxSample
     from jaula.features.metrics.pod_usage import ContainerUsage, SandboxUsage
-    from jaula.features.metrics.samples import SandboxSample
-    from jaula.spec.api import ContainerCreate
+    from jaula.spec.api_documents import ContainerCreate
     from jaula.spec.pod import PodContainerRequest, PodLimits, PodSandboxRequest
-    from jaula.state.records import ContainerRecord, ResolvedRequest
+    from jaula.state.container_records import ContainerRecord, ResolvedRequest
 
 
 def pod_authorization(
@@ -46,7 +46,7 @@ def pod_authorization(
             session.check_pod_request(host, resolved)
         else:
             action.authorize(relaxations.of_sandbox(sandbox, body, resolved))
-            session.check_ceilings(limits.of_sandbox(sandbox, host))
+            session.check_ceilings(request_ceilings.of_sandbox(sandbox, host))
             _check_path(session, sandbox.log_directory, "the log directory")
         action.reserve(Share.CONTAINERS)
         action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
@@ -141,7 +141,7 @@ class PodsApi:
         return self._readable(container)
 
     def _readable(self, container: Container) -> bool:
-        from jaula.engine.authz.policy import ContainerAccess
+        from jaula.engine.authz.authorization_policy import ContainerAccess
 
         return self._session.can_access(container, ContainerAccess.READ)
 

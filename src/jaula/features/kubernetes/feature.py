@@ -16,12 +16,12 @@ def _serves_cri(config: EngineConfig) -> bool:
 FEATURE = Feature(
     "kubernetes",
     idle=("hooks",),
-    run_flags={"pod": "cli.pods.pods"},
+    run_flags={"pod": "cli.pods.api_pods"},
     hooks=(
-        Hook("listen", "cri.listen:listen", _serves_cri),
+        Hook("listen", "cri.cri_listen:listen", _serves_cri),
         Hook("network_opened", "hooks:open_network", _serves_cri),
         Hook("engine_stopping", "hooks:close"),
-        Hook("engine_started", "cri.listen:start", _serves_cri),
+        Hook("engine_started", "cri.cri_listen:start", _serves_cri),
     ),
     commands={
         "cri cni-install": "cli.cri_cni_install",

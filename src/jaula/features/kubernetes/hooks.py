@@ -24,7 +24,7 @@ async def open_network(engine: Engine) -> None:
 
     :raises Unavailable: when the results of the plugins cannot be stored.
     """
-    from jaula.features.kubernetes.pods.network import PodNetwork
+    from jaula.features.kubernetes.pods.sandbox_network import PodNetwork
 
     services = engine.services
     network = PodNetwork(services.config, services.runtime.host_mounts)

@@ -6,5 +6,5 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "lazy",
-    lazy_layers="layers:open_layers",
+    lazy_layers="lazy_mounts:open_layers",
 )

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from jaula.errors import InvalidRequest
 from jaula.images.registry.toc import Chunk, EntryType, File, Toc
-from jaula.storage.erofs.image import BLOCK_SIZE, Entry, write
+from jaula.storage.erofs.erofs_image import BLOCK_SIZE, Entry, write
 from jaula.storage.layers.extract import DROPPED_XATTRS, OPAQUE_NAME, WHITEOUT_PREFIX
 from jaula.storage.trees import opaque_xattr
 

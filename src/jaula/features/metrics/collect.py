@@ -17,11 +17,11 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.engine.containers.cgroup import cgroup_path
-from jaula.engine.containers.stats import interface_counters
+from jaula.engine.containers.container_cgroup import cgroup_path
+from jaula.engine.containers.container_stats import interface_counters
 from jaula.engine.userns import join
 from jaula.features.metrics.exposition import label_name, labels
-from jaula.features.metrics.samples import (
+from jaula.features.metrics.pod_samples import (
     ContainerSample,
     device_name,
     files_limit,
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.features.metrics.pod_samples import Device, FileSystem
     from jaula.features.metrics.pod_usage import PodStats
-    from jaula.features.metrics.samples import Device, FileSystem
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 _SLICE = 0.003  # seconds of work before other threads get their turn
 _PAUSE = 0.00005  # seconds; the kernel adds as much

@@ -19,12 +19,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula import __version__, metrics
-from jaula.engine.oci_spec import host as oci_spec_host
+from jaula.engine.oci_spec import host_facts
 from jaula.engine.threads import in_own_thread
 from jaula.errors import JaulaError
 from jaula.features.metrics import exposition
 from jaula.features.metrics.collect import Collector, Slices, targets, without_collector
-from jaula.features.metrics.containers import (
+from jaula.features.metrics.container_metrics import (
     CONTAINER_METRICS,
     COUNTER,
     NETWORK_METRICS,
@@ -33,7 +33,7 @@ from jaula.features.metrics.containers import (
 )
 from jaula.features.metrics.engine_table import ENGINE_METRICS, EngineFacts, ProcessFacts
 from jaula.features.metrics.exposition import Family
-from jaula.features.metrics.isolation import (
+from jaula.features.metrics.isolation_metrics import (
     IsolationRows,
     Refusals,
     RelaxationCache,
@@ -41,7 +41,7 @@ from jaula.features.metrics.isolation import (
     refusal_layers,
 )
 from jaula.features.metrics.pod_usage import PodStats
-from jaula.state.records import HealthStatus, Status
+from jaula.state.container_records import HealthStatus, Status
 from jaula.tasks import awaited_task
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Metrics:
             architecture=platform.machine(),
             storage_driver=services.snapshots.name,
             kernel=services.host.kernel,
-            system=oci_spec_host.operating_system(),
+            system=host_facts.operating_system(),
             cgroup_version=services.cgroups.version,
             cpus=len(services.host.online_cpus),
             memory=services.host.total_memory,

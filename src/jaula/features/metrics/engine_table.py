@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.features.metrics.containers import COUNTER, GAUGE
+from jaula.features.metrics.container_metrics import COUNTER, GAUGE
 
 if TYPE_CHECKING:
-    from jaula.features.metrics.isolation import IsolationRows
+    from jaula.features.metrics.isolation_metrics import IsolationRows
 
 Value = tuple[tuple[str, ...], float]
 """The values of a metric's labels, and the value."""

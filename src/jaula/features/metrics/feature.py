@@ -21,12 +21,12 @@ FEATURE = Feature(
     "metrics",
     idle=("hooks",),
     hooks=(
-        Hook("listen", "listener:listen", _has_address),
-        Hook("engine_started", "listener:start", _has_address),
+        Hook("listen", "metrics_listener:listen", _has_address),
+        Hook("engine_started", "metrics_listener:start", _has_address),
         Hook("engine_started", "verification:start", _verifies),
         Hook("engine_stopping", "hooks:close"),
     ),
-    settings={"metrics_": "settings:normalize"},
+    settings={"metrics_": "metrics_settings:normalize"},
     routes={
         "metrics": ("routes",),
     },

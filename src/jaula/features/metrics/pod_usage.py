@@ -14,9 +14,9 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Stats
-from jaula.engine.containers.cgroup import cgroup_path
-from jaula.engine.containers.stats import interface_counters
+from jaula.cgroups.cgroup_driver import CpuStats, MemoryStats, PidsStats, Stats
+from jaula.engine.containers.container_cgroup import cgroup_path
+from jaula.engine.containers.container_stats import interface_counters
 from jaula.engine.userns import join
 from jaula.errors import NotFound
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord
-    from jaula.storage.drivers.driver import SnapshotUsage
+    from jaula.state.container_records import ContainerRecord
+    from jaula.storage.drivers.storage_driver import SnapshotUsage
 
 _NANOSECONDS = 1_000_000_000
 _RATE_INTERVAL = 1_000_000_000  # nanoseconds; a shorter one gives a rate that jumps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
 from jaula.features.metrics.authz import metrics_api

@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.engine.system.jaula_process import environment
 from jaula.features.metrics.hooks import engine_metrics
-from jaula.features.metrics.isolation import IsolationRows
+from jaula.features.metrics.isolation_metrics import IsolationRows
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.errors import NotFound
 from jaula.spec.decode import Document
-from jaula.storage.tar.entry import DIRECTORY, HARD_LINK
-from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.storage.tar.tar_entry import DIRECTORY, HARD_LINK
+from jaula.storage.tar.tar_reader import TarReader
+from jaula.storage.tar.tar_writer import TarWriter, new_entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from jaula.features.migrate_from.source_api import SourceApi
-    from jaula.storage.tar.writer import Sink
+    from jaula.storage.tar.tar_writer import Sink
 
 _ADDED, _DELETED = 1, 2
 _WHITEOUT = ".wh."

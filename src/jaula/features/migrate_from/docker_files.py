@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.features.migrate_from import read_only
-from jaula.features.migrate_from.documents import is_volume_name
+from jaula.features.migrate_from.docker_documents import is_volume_name
 from jaula.features.migrate_from.layer_archive import LayerFiles, write_archive
 from jaula.features.migrate_from.owners import remapped_owner, rootless_owner
 from jaula.features.migrate_from.source_api import printable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from jaula.features.migrate_from.inventory import SourceContainer, SourceImage, SourceVolume
     from jaula.features.migrate_from.read_only import ReadOnlyTree
-    from jaula.storage.tar.writer import Sink
+    from jaula.storage.tar.tar_writer import Sink
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{64}(-init)?", re.ASCII)
 _CONFIG_LIMIT = 16 << 20  # bytes

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.features.migrate_from import documents
+from jaula.features.migrate_from import docker_documents
 from jaula.features.migrate_from.bolt import BoltFile
-from jaula.features.migrate_from.docker_files import DockerFiles
-from jaula.features.migrate_from.documents import (
+from jaula.features.migrate_from.docker_documents import (
     PREDEFINED,
     SWARM_LABEL,
     ContainerDocument,
@@ -30,6 +29,7 @@ from jaula.features.migrate_from.documents import (
     State,
     VolumeDocument,
 )
+from jaula.features.migrate_from.docker_files import DockerFiles
 from jaula.features.migrate_from.inventory import (
     CONTAINER,
     NETWORK,
@@ -41,7 +41,7 @@ from jaula.features.migrate_from.inventory import (
 )
 from jaula.features.migrate_from.read_only import ReadOnlyTree
 from jaula.features.migrate_from.source_api import printable
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.api_networks import IPAM, ConfigReference, IPAMPool
 from jaula.spec.decode import Document, Int64, decode
 
@@ -155,7 +155,7 @@ class DockerRoot(DockerFiles):
             left.append(Left("swarm", "*", "jaula has no swarm"))
         containers = []
         for id in self.tree.names("containers"):
-            document = self._container_document(documents.check_id(id))
+            document = self._container_document(docker_documents.check_id(id))
             if document is None:
                 continue
             name = document.name.removeprefix("/")
@@ -164,7 +164,7 @@ class DockerRoot(DockerFiles):
                 continue
             size, problem = self.changes_usage(id)
             containers.append(
-                documents.read_container(
+                docker_documents.read_container(
                     id, name, document, self._info, changed=size, no_changes=problem
                 )
             )
@@ -173,7 +173,7 @@ class DockerRoot(DockerFiles):
             if network.scope == "swarm" or network.driver == "overlay":
                 left.append(Left(NETWORK, printable(network.name), "it is a network of a swarm"))
             else:
-                networks.append(documents.read_network(network))
+                networks.append(docker_documents.read_network(network))
         return Inventory(
             engine="docker",
             identity=self._identity(),
@@ -214,11 +214,11 @@ class DockerRoot(DockerFiles):
             stored = _Repositories()
         for repository in stored.repositories.values():
             for name, digest in repository.items():
-                names.setdefault(documents.check_digest(digest), []).append(name)
+                names.setdefault(docker_documents.check_digest(digest), []).append(name)
         parents = set()
         found = []
         for hexadecimal in self.tree.names("image/overlay2/imagedb/content/sha256"):
-            id = f"sha256:{documents.check_id(hexadecimal)}"
+            id = f"sha256:{docker_documents.check_id(hexadecimal)}"
             image = self._image(id, names.get(id, []))
             found.append(image)
             parent = f"image/overlay2/imagedb/metadata/sha256/{hexadecimal}/parent"
@@ -238,7 +238,7 @@ class DockerRoot(DockerFiles):
         except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidRequest(f"the configuration of image {id} is not valid: {error}") from None
         for layer in layers:
-            documents.check_digest(layer)
+            docker_documents.check_digest(layer)
         sizes = self.layer_sizes(layers)
         document = ImageDocument(
             id=id,
@@ -248,7 +248,7 @@ class DockerRoot(DockerFiles):
             config=config,
             root_fs=RootFs(layers=layers),
         )
-        return documents.read_image(id, document, id=id, sizes=sizes)
+        return docker_documents.read_image(id, document, id=id, sizes=sizes)
 
     # -- containers ------------------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ class DockerRoot(DockerFiles):
             size, entries, problem = 0, 0, ""
             if not document.options:
                 size, entries, problem = self.volume_usage(name)
-            yield documents.read_volume(document, size, entries, problem)
+            yield docker_documents.read_volume(document, size, entries, problem)
         for key, data in stored.items():
             document = _decoded(data, VolumeDocument, "volumes/metadata.db")
             if document.driver not in ("", "local"):
@@ -360,7 +360,7 @@ def _network_document(network: _DiskNetwork) -> NetworkDocument:
     if network.enable_ipv6:
         pools += _pools(network.ipam_v6_config, network.ipam_v6_info)
     return NetworkDocument(
-        id=documents.check_id(network.id),
+        id=docker_documents.check_id(network.id),
         name=network.name,
         driver=network.network_type,
         scope=network.scope,

@@ -40,7 +40,7 @@ from jaula.features.migrate_from.inventory import (
     SourceSecret,
     SourceVolume,
 )
-from jaula.features.migrate_from.plan import (
+from jaula.features.migrate_from.migrate_plan import (
     COMPOSE_IMAGE,
     ORIGIN,
     TEMPORARY,
@@ -51,9 +51,9 @@ from jaula.features.migrate_from.plan import (
     needed_containers,
     short,
 )
-from jaula.features.migrate_from.target import Api
+from jaula.features.migrate_from.target_state import Api
 from jaula.kernel import namespaces
-from jaula.spec.api import ContainerCreate, Mount
+from jaula.spec.api_documents import ContainerCreate, Mount
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 
 _BATCH = 4 << 30  # bytes of layers in one archive

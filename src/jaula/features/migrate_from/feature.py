@@ -7,6 +7,6 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "migrate_from",
     commands={
-        "migrate-from": "cli",
+        "migrate-from": "migrate_from_cli",
     },
 )

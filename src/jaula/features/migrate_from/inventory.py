@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings, NetworkCreate
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.features.migrate_from.inventory import SourceImage
 from jaula.features.migrate_from.source_api import printable
-from jaula.kernel.paths import RESOLVE, openat2
-from jaula.storage.tar.writer import Sink, TarWriter, new_entry
+from jaula.kernel.openat2 import RESOLVE, openat2
+from jaula.storage.tar.tar_writer import Sink, TarWriter, new_entry
 
 _FILE, _SEGMENT = 1, 2
 _LINE_LIMIT = 16 << 20  # bytes of one document

@@ -27,7 +27,7 @@ import msgspec
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.features.migrate_from import podman_documents, read_only
 from jaula.features.migrate_from.bolt import BoltFile
-from jaula.features.migrate_from.documents import check_digest, check_id, is_volume_name
+from jaula.features.migrate_from.docker_documents import check_digest, check_id, is_volume_name
 from jaula.features.migrate_from.inventory import (
     Inventory,
     Left,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from jaula.storage.tar.writer import Sink
+    from jaula.storage.tar.tar_writer import Sink
 
 _LIMIT = 256 << 20  # bytes of one file
 _SYSTEM_ROOT = "/var/lib/containers/storage"

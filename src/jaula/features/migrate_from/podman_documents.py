@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from jaula.features.migrate_from.documents import seconds
+from jaula.features.migrate_from.docker_documents import seconds
 from jaula.features.migrate_from.inventory import SourceContainer, SourceMount
-from jaula.spec.api import (
+from jaula.spec.api_documents import (
     ContainerCreate,
     DeviceMapping,
     Healthcheck,

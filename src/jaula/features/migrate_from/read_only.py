@@ -21,16 +21,16 @@ from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.features.migrate_from.source_api import printable
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.openat2 import RESOLVE, openat2
 from jaula.storage.cp.create_archive import ArchiveWriter
-from jaula.storage.diff import has_redirects
-from jaula.storage.tar.writer import new_entry
+from jaula.storage.layer_diff import has_redirects
+from jaula.storage.tar.tar_writer import new_entry
 from jaula.storage.trees import is_whiteout, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jaula.storage.tar.writer import Owner, Sink
+    from jaula.storage.tar.tar_writer import Owner, Sink
 
 _RESOLVE = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
 _CHUNK = 1 << 20  # bytes

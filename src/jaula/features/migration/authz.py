@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine import relaxations
-from jaula.engine.authz.api.containers import create_authorization
-from jaula.engine.authz.limits import Share
-from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.authz.api.container_rights import create_authorization
+from jaula.engine.authz.authorization_policy import ContainerAccess
+from jaula.engine.authz.request_ceilings import Share
 from jaula.engine.model.seal import request_seal
 from jaula.features.kubernetes.authz import pod_authorization
 from jaula.features.migration.hooks import migrations
-from jaula.features.migration.source import MigrationOptions
+from jaula.features.migration.source_engine import MigrationOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 
+    from jaula.engine.authz.caller_session import AuditedAction, Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.bounds import Authorize
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.networks.networks import Networks
-    from jaula.features.migration.source import MigrationResult, Progress
-    from jaula.images.store.quota import Quota
-    from jaula.spec.api import ContainerCreate, ContainerMigrate, GroupMigrate
+    from jaula.features.migration.source_engine import MigrationResult, Progress
+    from jaula.images.store.image_quota import Quota
+    from jaula.spec.api_documents import ContainerCreate, ContainerMigrate, GroupMigrate
     from jaula.spec.api_networks import NetworkCreate
     from jaula.spec.migration import CheckRow, HostAnswer
     from jaula.spec.pod import PodSandboxRequest

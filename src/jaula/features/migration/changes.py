@@ -24,11 +24,11 @@ from jaula.engine.threads import consume, produce
 from jaula.engine.userns import join
 from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel import mountinfo
-from jaula.kernel.paths import RESOLVE, make_directory_in_root, open_in_root, openat2
-from jaula.kernel.sync import syncfs
+from jaula.kernel.openat2 import RESOLVE, make_directory_in_root, open_in_root, openat2
+from jaula.kernel.syncfs import syncfs
 from jaula.spec.migration import MAX_REMOVED, MountPoint, Removed, Transfer, TransferKind
 from jaula.storage.checkpoint_files import extract, write_volume
-from jaula.storage.drivers.driver import ChangeKind, open_root
+from jaula.storage.drivers.storage_driver import ChangeKind, open_root
 from jaula.storage.filesystem_type import dates_all_writes
 from jaula.storage.layers.extract import clean_path
 from jaula.storage.trees import RECENT, Fingerprint, open_directory, remove_tree, walk
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.migration.channel import Channel
-    from jaula.storage.tar.writer import Sink
+    from jaula.features.migration.migration_channel import Channel
+    from jaula.storage.tar.tar_writer import Sink
 
 _BUFFER = 1 << 18  # bytes of one data frame
 _BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS

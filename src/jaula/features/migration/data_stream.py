@@ -15,8 +15,8 @@ import ssl
 from typing import TYPE_CHECKING
 
 from jaula.errors import Unavailable
-from jaula.features.migration.channel import LinkLost
-from jaula.spec import migration as wire
+from jaula.features.migration.migration_channel import LinkLost
+from jaula.spec import migration
 from jaula.spec.migration import DataKind, ProtocolError
 from jaula.tls import TlsError
 
@@ -41,14 +41,14 @@ class DataWriter:
 
         :raises LinkLost: when the connection has ended, or the target takes nothing.
         """
-        self._send(wire.pack_data_head(kind, len(payload)))
+        self._send(migration.pack_data_head(kind, len(payload)))
         if payload:
             self._send(payload)
         self.sent += len(payload)
 
     def write_zeros(self, count: int) -> None:
         """Send a frame that stands for ``count`` zero bytes, at most ``MAX_DATA``."""
-        self._send(wire.pack_data_head(DataKind.ZEROS, count))
+        self._send(migration.pack_data_head(DataKind.ZEROS, count))
 
     def _send(self, data: memoryview | bytes) -> None:
         try:
@@ -72,7 +72,7 @@ def connect(host: str, port: int, context: ssl.SSLContext, token: str) -> DataWr
     :raises Unavailable: when the target does not accept the connection.
     """
     where = f"{host}:{port}"
-    context.set_alpn_protocols((wire.DATA_PROTOCOL,))
+    context.set_alpn_protocols((migration.DATA_PROTOCOL,))
     with contextlib.ExitStack() as stack:
         try:
             plain = stack.enter_context(socket.create_connection((host, port), _CONNECT_TIMEOUT))
@@ -83,7 +83,10 @@ def connect(host: str, port: int, context: ssl.SSLContext, token: str) -> DataWr
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise Unavailable(f"cannot send files to the engine at {where}: {reason}") from None
-        if sock.selected_alpn_protocol() != wire.DATA_PROTOCOL or answer != wire.DATA_ACCEPTED:
+        if (
+            sock.selected_alpn_protocol() != migration.DATA_PROTOCOL
+            or answer != migration.DATA_ACCEPTED
+        ):
             raise Unavailable(f"the engine at {where} does not accept files of this migration")
         sock.settimeout(_STALL_TIMEOUT)
         stack.pop_all()
@@ -108,7 +111,7 @@ class DataReader:
         :raises LinkLost: when the connection has ended.
         """
         try:
-            self._codec.write(wire.DATA_ACCEPTED)
+            self._codec.write(migration.DATA_ACCEPTED)
             self._sock.sendall(self._codec.outgoing())
         except (OSError, TlsError) as error:
             raise LinkLost(f"the connection of the files was lost: {error}") from None
@@ -119,9 +122,9 @@ class DataReader:
         :raises ProtocolError: when they are not valid.
         :raises LinkLost: when the connection has ended.
         """
-        head = bytearray(wire.DATA_HEAD_SIZE)
+        head = bytearray(migration.DATA_HEAD_SIZE)
         self.read_into(memoryview(head))
-        return wire.unpack_data_head(memoryview(head))
+        return migration.unpack_data_head(memoryview(head))
 
     def read_into(self, buffer: memoryview) -> None:
         """Fill a buffer.

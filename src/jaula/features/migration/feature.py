@@ -6,7 +6,7 @@ from jaula.feature import Feature, Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
 
 
 def _is_moved(record: ContainerRecord) -> bool:

@@ -1,10 +1,10 @@
 """Groups of containers that move as one.
 
-Every member has a connection and an :class:`~jaula.features.migration.source.Outgoing` of its own.
-A :class:`Group` lets them take the steps together: all are created before one is stopped, all are
-stopped at about the same moment, and all are given away at once, when each of them is ready. So TCP
-connections between two members go on: both ends are saved, and neither runs without the other. A
-failure before that ends the migration of all, and all run on at the source.
+Every member has a connection and an :class:`~jaula.features.migration.source_engine.Outgoing` of
+its own. A :class:`Group` lets them take the steps together: all are created before one is stopped,
+all are stopped at about the same moment, and all are given away at once, when each of them is
+ready. So TCP connections between two members go on: both ends are saved, and neither runs without
+the other. A failure before that ends the migration of all, and all run on at the source.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jaula.features.migration.coordinator import Step
 
 if TYPE_CHECKING:
     from jaula.features.migration.coordinator import Givable
+    from jaula.state.container_records import ContainerRecord
     from jaula.state.database import Database
-    from jaula.state.records import ContainerRecord
 
 PROJECT = "com.docker.compose.project"  # labels of compose
 _SERVICE = "com.docker.compose.service"

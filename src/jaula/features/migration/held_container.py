@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from jaula.cgroups.files import is_removed
-from jaula.engine.containers.cgroup import open_cgroup
+from jaula.cgroups.cgroup_files import is_removed
+from jaula.engine.containers.container_cgroup import open_cgroup
 from jaula.errors import NotFound, RuntimeFailure
-from jaula.features.checkpoint.checkpoint import decode_round
-from jaula.features.migration import hold
-from jaula.runtime.protocol import (
+from jaula.features.checkpoint.checkpoints import decode_round
+from jaula.features.migration import container_hold
+from jaula.runtime.shim_protocol import (
     COMMIT,
     HELD,
     READY,
@@ -27,13 +27,13 @@ from jaula.runtime.protocol import (
     CheckpointRequest,
     PreDumpRound,
 )
-from jaula.state.records import MigrationPhase
+from jaula.state.container_records import MigrationPhase
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.migration.files import FileSender
-    from jaula.runtime.client import Shim
+    from jaula.features.migration.image_transfer import FileSender
+    from jaula.runtime.runtime_client import Shim
 
 log = logging.getLogger("jaula.migration")
 _EXIT_TIMEOUT = 30.0  # seconds from the answer to CRIU to the exit of the container
@@ -102,7 +102,7 @@ class HeldContainer:
                 raise RuntimeFailure("the shim has not held the container")
             held_at = time.monotonic()
             sender.complete()
-            await asyncio.to_thread(hold.set_ports, self._container.record, up=False)
+            await asyncio.to_thread(container_hold.set_ports, self._container.record, up=False)
             return held_at - int(message.removeprefix(HELD)) / 1e9, held_at
         finally:
             report.cancel()
@@ -146,7 +146,7 @@ class HeldContainer:
         await asyncio.wait((self._dump,))
         if not self._dump.cancelled():
             self._dump.exception()
-        await hold.release(self._services, self._container)
+        await container_hold.release(self._services, self._container)
         self._sock.close()
 
     async def let_go(self) -> None:

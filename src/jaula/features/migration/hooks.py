@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.features.migration.migrations import Migration
     from jaula.spec.api_params import Remote
-    from jaula.state.records import ContainerRecord
+    from jaula.state.container_records import ContainerRecord
     from jaula.tls import TlsCodec
 
 

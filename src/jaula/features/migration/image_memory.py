@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jaula.cgroups import own_memory
-from jaula.features.migration import host
+from jaula.features.migration import host_compatibility
 
 if TYPE_CHECKING:
     from jaula.engine.oci_spec.inputs import HostFacts
@@ -36,7 +36,9 @@ class ImageMemory:
         These are reserved until :meth:`release`. 0: there is too little, with the limits of the
         engine's cgroup; or SELinux decides who may write to a tmpfs.
         """
-        available = min(host.available_memory(), _cgroup_room()) - sum(self._reserved.values())
+        available = min(host_compatibility.available_memory(), _cgroup_room()) - sum(
+            self._reserved.values()
+        )
         limit = 0 if facts.selinux else choose_image_memory(size, available)
         if limit:
             self._reserved[migration] = size
@@ -65,7 +67,7 @@ def received_sizes(memory: int, rounds: int) -> tuple[int, int]:
 
 def total_received() -> int:
     """Return the bytes that all images on their way to this host may have together."""
-    return _RECEIVED * host.total_memory()
+    return _RECEIVED * host_compatibility.total_memory()
 
 
 def has_mounts_of(pid: int) -> bool:

@@ -23,17 +23,23 @@ from jaula import tls
 from jaula.caller_quota import CallerQuota
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
-from jaula.features.checkpoint.store import checkpoint_store
-from jaula.features.migration import channel as channels
-from jaula.features.migration import checks, data_stream, hold, host, image_memory
-from jaula.features.migration.channel import LinkLost
+from jaula.features.checkpoint.checkpoint_store import checkpoint_store
+from jaula.features.migration import (
+    container_hold,
+    data_stream,
+    host_compatibility,
+    image_memory,
+    migration_channel,
+    migration_checks,
+)
 from jaula.features.migration.group import PROJECT, Group, dependencies, joined, ordered
 from jaula.features.migration.held_container import end, mark_moved
 from jaula.features.migration.image_memory import ImageMemory
-from jaula.features.migration.pause import Rates
+from jaula.features.migration.migration_channel import LinkLost
+from jaula.features.migration.pause_estimate import Rates
 from jaula.features.migration.sandbox_source import OutgoingSandbox
 from jaula.features.migration.sandbox_target import IncomingSandbox
-from jaula.features.migration.source import (
+from jaula.features.migration.source_engine import (
     Held,
     MigrationOptions,
     MigrationResult,
@@ -42,7 +48,7 @@ from jaula.features.migration.source import (
     Progress,
     Undecided,
 )
-from jaula.features.migration.target import (
+from jaula.features.migration.target_engine import (
     CHECKPOINT,
     Access,
     Incoming,
@@ -52,7 +58,7 @@ from jaula.features.migration.target import (
     given_migrations,
     remove_volumes,
 )
-from jaula.runtime.protocol import COMMIT, RESUME
+from jaula.runtime.shim_protocol import COMMIT, RESUME
 from jaula.spec.migration import (
     TOKEN_SIZE,
     VERSION,
@@ -69,7 +75,7 @@ from jaula.spec.migration import (
     SandboxOffer,
 )
 from jaula.spec.migration_target import parse_target
-from jaula.state.records import MigrationPhase
+from jaula.state.container_records import MigrationPhase
 from jaula.tasks import BackgroundTasks
 from jaula.tls import TlsError
 
@@ -83,10 +89,10 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.pods.pods import Pods
-    from jaula.features.migration.channel import Channel
-    from jaula.features.migration.checks import HostComparison
     from jaula.features.migration.coordinator import Coordinator
     from jaula.features.migration.data_stream import DataWriter
+    from jaula.features.migration.migration_channel import Channel
+    from jaula.features.migration.migration_checks import HostComparison
     from jaula.spec.api_params import Remote
     from jaula.tls import TlsCodec
 
@@ -325,10 +331,12 @@ class Migration:
             there = await channel.expect(HostAnswer)
         finally:
             await channel.close()
-        return checks.compare(await self._describe_host(), there)
+        return migration_checks.compare(await self._describe_host(), there)
 
     async def _describe_host(self) -> HostAnswer:
-        return HostAnswer(VERSION, await in_thread(host.describe, self._services.host))
+        return HostAnswer(
+            VERSION, await in_thread(host_compatibility.describe, self._services.host)
+        )
 
     @contextlib.contextmanager
     def _exclusive(self, container: Container) -> Iterator[None]:
@@ -450,7 +458,7 @@ class Migration:
         if container.record.sandbox is not None:
             await self._pods.release(container)
         elif container.live:
-            hold.decide(self._run_dir(container), COMMIT)
+            container_hold.decide(self._run_dir(container), COMMIT)
             await end(self._services, container)
 
     async def _resume_held(self, container: Container) -> None:
@@ -460,18 +468,18 @@ class Migration:
         if container.record.sandbox is not None:
             await self._pods.connect_network(container)
             return
-        hold.decide(self._run_dir(container), RESUME)
+        container_hold.decide(self._run_dir(container), RESUME)
         if container.shim is not None:
             with contextlib.suppress(JaulaError):  # it has ended
                 await container.shim.hello(timeout=None)  # answered after the end of the helper
-        await hold.release(self._services, container)
+        await container_hold.release(self._services, container)
 
     def _run_dir(self, container: Container) -> str:
         return str(self._services.config.paths.container_run(container.id))
 
     async def _connect(self, target: str) -> Channel:
         address, port = parse_target(target)
-        return await channels.connect(address, port, self._context(), PATH)
+        return await migration_channel.connect(address, port, self._context(), PATH)
 
     def _open_stream(self, target: str, token: str) -> DataWriter:
         """Connect to the target for the files of a checkpoint. Blocks."""
@@ -497,7 +505,7 @@ class Migration:
 
         :raises JaulaError: when the container has not arrived; the other engine was told.
         """
-        channel = await channels.adopt(descriptor, early)
+        channel = await migration_channel.adopt(descriptor, early)
         try:
             first = await channel.receive()
             if isinstance(first, Offer | SandboxOffer):
@@ -650,7 +658,7 @@ class Migration:
                 await self._restore_with_owners(owner)
         record = container.record.migration
         continued = self._services.service(checkpoint_store).is_continued(container.id, CHECKPOINT)
-        if continued or record is None or record.boot != host.boot_id():
+        if continued or record is None or record.boot != host_compatibility.boot_id():
             raise RuntimeFailure("its processes may have run already, and have ended")
         await self._containers.start(container.id, checkpoint=CHECKPOINT)
         await finish(self._services, container)
@@ -662,7 +670,7 @@ class Migration:
         for container in self._services.container_store:
             record = container.record.migration
             if container.live and record is not None and record.phase is MigrationPhase.MOVING:
-                hold.decide(self._run_dir(container), RESUME)
+                container_hold.decide(self._run_dir(container), RESUME)
 
     async def recover(self) -> None:
         """Finish or undo the migrations of an earlier engine; after the restore of containers."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
 from jaula.api.http.router import HEADERS, Routes
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.features.migration.authz import migrations_api
-from jaula.spec.api import ContainerMigrate, GroupMigrate
+from jaula.spec.api_documents import ContainerMigrate, GroupMigrate
 
 
 async def migrate(request: Request) -> Answer:

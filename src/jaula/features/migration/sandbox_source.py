@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.containers import shm
 from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
-from jaula.features.checkpoint.store import SHM_TAR, checkpoint_store
-from jaula.features.migration import checks, host
+from jaula.features.checkpoint.checkpoint_store import SHM_TAR, checkpoint_store
+from jaula.features.migration import host_compatibility, migration_checks
 from jaula.features.migration.coordinator import Step
 from jaula.features.migration.held_container import mark_moved
-from jaula.features.migration.source import MigrationResult, Outgoing, Progress
+from jaula.features.migration.source_engine import MigrationResult, Outgoing, Progress
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.migration import (
     VERSION,
     CheckRow,
@@ -33,7 +33,7 @@ from jaula.spec.migration import (
     TransferKind,
 )
 from jaula.spec.pod import PodSandboxRequest
-from jaula.state.records import MigrationPhase
+from jaula.state.container_records import MigrationPhase
 from jaula.storage.checkpoint_files import sparse_sink, write_shm
 from jaula.storage.trees import open_directory
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.pods.pods import Pods
-    from jaula.features.migration.channel import Channel
+    from jaula.features.migration.migration_channel import Channel
 
 _CHUNK = 1 << 16  # bytes of one data frame
 _OBJECTS = {"shm": "shared memory segment", "sem": "semaphore set", "msg": "message queue"}
@@ -113,13 +113,13 @@ class OutgoingSandbox(Outgoing):
 
         :raises InvalidRequest: with the way out.
         """
-        from jaula.features.checkpoint.runtime import network
+        from jaula.features.checkpoint.runtime import restore_network
 
         record, sandbox = self._container.record, self._container.record.sandbox
         assert sandbox is not None
         modes = record.resolved.namespaces
         running = [each.record for each in self._services.container_store if each.live]
-        checks.check_namespaces(record, {}, running, self._group)
+        migration_checks.check_namespaces(record, {}, running, self._group)
         for problem, hint in (
             (
                 "" if self._container.live else "it does not run",
@@ -142,7 +142,7 @@ class OutgoingSandbox(Outgoing):
                 f"its IPC namespace has a System V {found}, which would be lost",
                 hint="let its programs use POSIX objects, or remove it (ipcrm)",
             )
-        network.check(record.pid)
+        restore_network.check(record.pid)
         own_ids = not modes.user.host and sandbox.request.ids is None
         if own_ids and any(Path(shm.of(self._services, self._container)).iterdir()):
             raise InvalidRequest(
@@ -158,7 +158,7 @@ class OutgoingSandbox(Outgoing):
             id=self.id,
             name=record.name,
             request=offered(sandbox.request),
-            host=await asyncio.to_thread(host.describe, self._services.host),
+            host=await asyncio.to_thread(host_compatibility.describe, self._services.host),
             addresses=sandbox.addresses,
             owner=record.owner,
             owner_gid=record.owner_gid,

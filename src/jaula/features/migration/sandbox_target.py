@@ -17,16 +17,16 @@ import msgspec
 from jaula.engine.containers import shm
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unavailable
-from jaula.features.checkpoint.store import SHM_TAR, checkpoint_store
-from jaula.features.migration import checks, host
-from jaula.features.migration.target import (
+from jaula.features.checkpoint.checkpoint_store import SHM_TAR, checkpoint_store
+from jaula.features.migration import host_compatibility, migration_checks
+from jaula.features.migration.target_engine import (
     CHECKPOINT,
     Access,
     IncomingMigration,
     check_commit,
     wait_for_commit,
 )
-from jaula.spec.api import AddressMode
+from jaula.spec.api_documents import AddressMode
 from jaula.spec.migration import (
     VERSION,
     CheckRow,
@@ -42,7 +42,7 @@ from jaula.spec.migration import (
     TransferKind,
     Verdict,
 )
-from jaula.state.records import MigrationPhase, MigrationRecord
+from jaula.state.container_records import MigrationPhase, MigrationRecord
 from jaula.storage.checkpoint_files import extract_shm
 from jaula.storage.trees import open_directory
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.pods.pods import Pods
-    from jaula.features.migration.channel import Channel
+    from jaula.features.migration.migration_channel import Channel
     from jaula.spec.migration import Message
 
 log = logging.getLogger("jaula.migration")
@@ -96,9 +96,9 @@ class IncomingSandbox(IncomingMigration):
 
     async def _check(self) -> Verdict:
         offer = self._offer
-        description = await asyncio.to_thread(host.describe, self._services.host)
-        rows = [checks.check_protocol(offer.version, VERSION)]
-        rows += checks.check_hosts(offer.host, description)
+        description = await asyncio.to_thread(host_compatibility.describe, self._services.host)
+        rows = [migration_checks.check_protocol(offer.version, VERSION)]
+        rows += migration_checks.check_hosts(offer.host, description)
         rows += [self._check_name(), self._check_pods(), await in_thread(self._check_logs)]
         asked = ", ".join(offer.addresses) or "none"
         is_new = offer.address is AddressMode.NEW
@@ -202,7 +202,7 @@ class IncomingSandbox(IncomingMigration):
         images = await in_thread(self._services.service(checkpoint_store).begin, id, CHECKPOINT)
         path = images / SHM_TAR
         try:
-            left = host.total_memory() // 2  # the default size of a tmpfs
+            left = host_compatibility.total_memory() // 2  # the default size of a tmpfs
             with path.open("wb") as file:
                 async for chunk in self._channel.data():
                     left -= len(chunk)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from jaula.features.quadlet import keys, words
+from jaula.features.quadlet import unit_keys, unit_words
 from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile
 from jaula.spec import run_options
 
@@ -47,7 +47,7 @@ class Info:
 def kind_of(name: str) -> str:
     """Return the kind of a file by its name, '' if it is not one of quadlet's."""
     stem, dot, suffix = name.rpartition(".")
-    return suffix if stem and dot and suffix in keys.SECTIONS else ""
+    return suffix if stem and dot and suffix in unit_keys.SECTIONS else ""
 
 
 def infos(units: Iterable[UnitFile]) -> dict[str, Info]:
@@ -55,8 +55,10 @@ def infos(units: Iterable[UnitFile]) -> dict[str, Info]:
     result = {}
     for unit in units:
         kind = kind_of(unit.name)
-        section = keys.SECTIONS[kind]
-        service = unit.text(section, "ServiceName") or _stem(unit) + keys.SUFFIXES.get(kind, "")
+        section = unit_keys.SECTIONS[kind]
+        service = unit.text(section, "ServiceName") or _stem(unit) + unit_keys.SUFFIXES.get(
+            kind, ""
+        )
         info = Info(service)
         if kind == "container":
             name = _container_name(unit).replace("%N", service)
@@ -89,13 +91,13 @@ class Converter:
         :raises InvalidUnit: when a key is unknown, or a value cannot be used.
         """
         kind = kind_of(unit.name)
-        section = keys.SECTIONS[kind]
+        section = unit_keys.SECTIONS[kind]
         self._check_keys(unit, section)
         service = unit.copy()
         service.name = self._infos[unit.name].file
         service.rename(section, f"X-{section}")
-        service.rename(keys.COMMON, f"X-{keys.COMMON}")
-        if unit.on(keys.COMMON, "DefaultDependencies", True):
+        service.rename(unit_keys.COMMON, f"X-{unit_keys.COMMON}")
+        if unit.on(unit_keys.COMMON, "DefaultDependencies", True):
             needed = (ENGINE,) if self._user else (_ONLINE, ENGINE)  # a user cannot wait for a link
             service.insert("Unit", "After", " ".join(needed))
             service.insert("Unit", "Wants", " ".join(needed))
@@ -120,21 +122,21 @@ class Converter:
     def _check_limits(self, unit: UnitFile) -> None:
         """Warn of limits of the service: a container is in a cgroup of the engine's."""
         for key in unit.keys("Service"):
-            if replacement := keys.CLIENT_ONLY.get(key):
+            if replacement := unit_keys.CLIENT_ONLY.get(key):
                 self._warn(
                     f"{unit.path}: {key}= of the service limits the client and not the container:"
                     f" use {replacement}"
                 )
 
     def _check_keys(self, unit: UnitFile, section: str) -> None:
-        for name in (section, keys.COMMON):
+        for name in (section, unit_keys.COMMON):
             for key in unit.keys(name):
-                if key not in keys.KEYS[name]:
+                if key not in unit_keys.KEYS[name]:
                     raise InvalidUnit(f"unsupported key '{key}' in group '{name}' in {unit.path}")
-                if (name, key) in keys.IMPOSSIBLE and unit.texts(name, key):
-                    raise InvalidUnit(f"{key}= cannot be served: {keys.IMPOSSIBLE[name, key]}")
-                if (name, key) in keys.IGNORED:
-                    self._warn(f"{unit.path}: {key}= has no effect: {keys.IGNORED[name, key]}")
+                if (name, key) in unit_keys.IMPOSSIBLE and unit.texts(name, key):
+                    raise InvalidUnit(f"{key}= cannot be served: {unit_keys.IMPOSSIBLE[name, key]}")
+                if (name, key) in unit_keys.IGNORED:
+                    self._warn(f"{unit.path}: {key}= has no effect: {unit_keys.IGNORED[name, key]}")
         if section not in unit.sections:
             raise InvalidUnit(f"there is no section [{section}]")
 
@@ -151,9 +153,9 @@ class Converter:
         if kind not in ("", "notify", "oneshot"):
             raise InvalidUnit(f"invalid service Type '{kind}'")
         stop = self._command(unit, section, "stop", "-i", f"--cidfile={_CID}")
-        service.add("Service", "ExecStop", words.join(stop))
+        service.add("Service", "ExecStop", unit_words.join(stop))
         remove = self._command(unit, section, "rm", "-v", "-f", "-i", f"--cidfile={_CID}")
-        service.add("Service", "ExecStopPost", words.join(["-" + remove[0], *remove[1:]]))
+        service.add("Service", "ExecStopPost", unit_words.join(["-" + remove[0], *remove[1:]]))
         if not unit.has("Service", "SuccessExitStatus"):
             service.put("Service", "SuccessExitStatus", CLEAN_STATUSES)
 
@@ -177,8 +179,8 @@ class Converter:
         run += _security(unit)
         run += _devices(unit)
         for key, flag in (("DropCapability", "--cap-drop"), ("AddCapability", "--cap-add")):
-            run += words.repeat(flag, [name.lower() for name in unit.names(section, key)])
-        run += words.repeat("--sysctl", unit.names(section, "Sysctl"))
+            run += unit_words.repeat(flag, [name.lower() for name in unit.names(section, key)])
+        run += unit_words.repeat("--sysctl", unit.names(section, "Sysctl"))
         run += _read_only(unit)
         run += _user_of(unit)
         run += self._user_namespace(unit, section)
@@ -189,7 +191,7 @@ class Converter:
             if not _is_port_range(port):
                 raise InvalidUnit(f"invalid port format '{port}'")
             run += ["--expose", port]
-        run += words.repeat("--publish", unit.texts(section, "PublishPort"))
+        run += unit_words.repeat("--publish", unit.texts(section, "PublishPort"))
         run += _pairs("--env", unit.pairs(section, "Environment"))
         run += _pairs("--label", unit.pairs(section, "Label"))
         run += _pairs("--annotation", unit.pairs(section, "Annotation"))
@@ -200,8 +202,10 @@ class Converter:
                 for word in ("--security-opt", f"{key.lower()}={value}")
             ]
         files = unit.words(section, "EnvironmentFile")
-        run += words.repeat("--env-file", [_absolute(unit, file) for file in files])
-        run += words.repeat("--secret", [_secret(word) for word in unit.words(section, "Secret")])
+        run += unit_words.repeat("--env-file", [_absolute(unit, file) for file in files])
+        run += unit_words.repeat(
+            "--secret", [_secret(word) for word in unit.words(section, "Secret")]
+        )
         for mount in unit.words(section, "Mount"):
             run += ["--mount", self._mount(unit, service, mount)]
         run += self._health(unit)
@@ -217,7 +221,7 @@ class Converter:
             command = [*first, *command]
         elif entrypoint:
             run += ["--entrypoint", entrypoint]
-        service.add("Service", "ExecStart", words.join([*run, image, *command]))
+        service.add("Service", "ExecStart", unit_words.join([*run, image, *command]))
         self._reload(unit, service)
 
     def _reload(self, unit: UnitFile, service: UnitFile) -> None:
@@ -228,10 +232,10 @@ class Converter:
         name = _container_name(unit)
         if command:
             reload = self._command(unit, section, "exec", name, *command)
-            service.add("Service", "ExecReload", words.join(reload))
+            service.add("Service", "ExecReload", unit_words.join(reload))
         if signal:
             reload = self._command(unit, section, "kill", "--signal", signal, name)
-            service.add("Service", "ExecReload", words.join(reload))
+            service.add("Service", "ExecReload", unit_words.join(reload))
 
     def _volume(self, unit: UnitFile, service: UnitFile) -> None:
         section = "Volume"
@@ -239,7 +243,9 @@ class Converter:
         create = self._command(unit, section, "volume", "create")
         driver, device = unit.text(section, "Driver"), unit.text(section, "Device")
         if driver == "image":
-            raise InvalidUnit(f"Driver=image cannot be served: {keys.IMPOSSIBLE[section, 'Image']}")
+            raise InvalidUnit(
+                f"Driver=image cannot be served: {unit_keys.IMPOSSIBLE[section, 'Image']}"
+            )
         if driver:
             create += ["--driver", driver]
         if unit.has(section, "Copy") and not unit.on(section, "Copy"):
@@ -289,8 +295,8 @@ class Converter:
             raise InvalidUnit("cannot set more ranges than subnets")
         for number, subnet in enumerate(subnets):
             create += ["--subnet", subnet]
-            create += words.repeat("--gateway", gateways[number : number + 1])
-            create += words.repeat("--ip-range", ranges[number : number + 1])
+            create += unit_words.repeat("--gateway", gateways[number : number + 1])
+            create += unit_words.repeat("--ip-range", ranges[number : number + 1])
         create += _pairs("--opt", unit.pairs(section, "Options"))
         create += _pairs("--label", unit.pairs(section, "Label"))
         create += [*_arguments(unit, section), name]
@@ -325,10 +331,10 @@ class Converter:
         self._auth_file(unit, service, section)
         if unit.has(section, "ForceRM"):
             build.append("--force-rm" if unit.on(section, "ForceRM") else "--force-rm=false")
-        build += words.repeat("--tag", unit.texts(section, "ImageTag"))
+        build += unit_words.repeat("--tag", unit.texts(section, "ImageTag"))
         build += _pairs("--label", unit.pairs(section, "Label"))
         build += self._networks(unit, service, section)
-        build += words.repeat("--secret", unit.words(section, "Secret"))
+        build += unit_words.repeat("--secret", unit.words(section, "Secret"))
         context = _working_directory(unit, service, section)
         directory, file = service.text("Service", "WorkingDirectory"), unit.text(section, "File")
         if not (directory or file or context):
@@ -368,21 +374,21 @@ class Converter:
             play.append(f"--service-exit-code-propagation={mode}")
         if driver := unit.text(section, "LogDriver"):
             play += ["--log-driver", driver]
-        play += words.repeat("--log-opt", unit.names(section, "LogOpt"))
+        play += unit_words.repeat("--log-opt", unit.names(section, "LogOpt"))
         play += self._user_namespace(unit, section)
         play += self._networks(unit, service, section)
         for update in unit.names(section, "AutoUpdate"):
             container, slash, policy = update.rpartition("/")
             play.append(f"--annotation={AUTO_UPDATE_LABEL}{slash}{container}={policy}")
         maps = [_absolute(unit, path) for path in unit.names(section, "ConfigMap")]
-        play += words.repeat("--configmap", maps)
-        play += words.repeat("--publish", unit.texts(section, "PublishPort"))
+        play += unit_words.repeat("--configmap", maps)
+        play += unit_words.repeat("--publish", unit.texts(section, "PublishPort"))
         play += ["--label", f"{UNIT_LABEL}=%n", *_arguments(unit, section), path]
-        service.add("Service", "ExecStart", words.join(play))
+        service.add("Service", "ExecStart", unit_words.join(play))
         down = self._command(unit, section, "kube", "down")
         if unit.has(section, "KubeDownForce"):
             down.append("--force" if unit.on(section, "KubeDownForce") else "--force=false")
-        service.add("Service", "ExecStopPost", words.join([*down, path]))
+        service.add("Service", "ExecStopPost", unit_words.join([*down, path]))
         if not unit.has("Service", "SuccessExitStatus"):
             service.put("Service", "SuccessExitStatus", CLEAN_STATUSES)
         _working_directory(unit, service, section)
@@ -399,19 +405,19 @@ class Converter:
         create = self._command(unit, section, "pod", "create", id_file)
         create += ["--exit-policy=stop", "--replace"]
         create += self._user_namespace(unit, section)
-        create += words.repeat("--publish", unit.texts(section, "PublishPort"))
+        create += unit_words.repeat("--publish", unit.texts(section, "PublishPort"))
         create += self._networks(unit, service, section)
         create += _plain(unit, section, _POD_OPTIONS)
         create += _pairs("--label", unit.pairs(section, "Label"))
         create += self._volumes(unit, service, section)
         create += ["--label", f"{UNIT_LABEL}=%n", "--name", name, *_arguments(unit, section)]
-        service.add("Service", "ExecStartPre", words.join(create))
+        service.add("Service", "ExecStartPre", unit_words.join(create))
         start = self._command(unit, section, "pod", "start", "--wait", "--sdnotify=conmon", id_file)
-        service.add("Service", "ExecStart", words.join(start))
+        service.add("Service", "ExecStart", unit_words.join(start))
         stop = self._command(unit, section, "pod", "stop", id_file, "--ignore", "--time=10")
-        service.add("Service", "ExecStop", words.join(stop))
+        service.add("Service", "ExecStop", unit_words.join(stop))
         remove = self._command(unit, section, "pod", "rm", id_file, "--ignore", "--force")
-        service.add("Service", "ExecStopPost", words.join(remove))
+        service.add("Service", "ExecStopPost", unit_words.join(remove))
         service.put("Service", "Type", "notify")
         service.put("Service", "NotifyAccess", "main")
         if not unit.has("Service", "Restart"):
@@ -434,7 +440,7 @@ class Converter:
         stays: bool = True,
     ) -> None:
         """Make the service of a resource, which runs ``command`` once."""
-        service.add("Service", "ExecStart", words.join(command))
+        service.add("Service", "ExecStart", unit_words.join(command))
         if not unit.has("Service", "Type"):
             service.put("Service", "Type", "oneshot")
         if stays and not unit.has("Service", "RemainAfterExit"):
@@ -466,7 +472,7 @@ class Converter:
         if source.startswith("."):
             source = _absolute(unit, source)
         if source.startswith("/"):
-            service.add("Unit", "RequiresMountsFor", words.join([source]))
+            service.add("Unit", "RequiresMountsFor", unit_words.join([source]))
         elif source.endswith(kinds):
             problem = f"requested Quadlet source {source} was not found"
             source = self._require(service, source, problem).resource
@@ -535,16 +541,18 @@ class Converter:
                 raise InvalidUnit(f"unsupported RemapUsers option '{remap}'")
             for key in ("RemapUid", "RemapGid"):
                 if unit.texts(section, key):
-                    raise InvalidUnit(f"{key}= cannot be served: {keys.IMPOSSIBLE[_USER_MAP]}")
+                    raise InvalidUnit(f"{key}= cannot be served: {unit_keys.IMPOSSIBLE[_USER_MAP]}")
             if remap == "manual":
-                raise InvalidUnit(f"RemapUsers=manual: {keys.IMPOSSIBLE[_USER_MAP]}")
+                raise InvalidUnit(f"RemapUsers=manual: {unit_keys.IMPOSSIBLE[_USER_MAP]}")
             userns = remap
         mode, colon, _ = userns.partition(":")
         if mode == "auto" and colon:
             self._warn(f"{unit.path}: UserNS={userns}: the engine selects the size of the range")
             userns = mode
         if mode in ("nomap", "ns", "private") or (mode == "keep-id" and colon):
-            raise InvalidUnit(f"UserNS={userns} cannot be served: {keys.IMPOSSIBLE[_USER_MAP]}")
+            raise InvalidUnit(
+                f"UserNS={userns} cannot be served: {unit_keys.IMPOSSIBLE[_USER_MAP]}"
+            )
         return ["--userns", userns] if userns else []
 
     def _health(self, unit: UnitFile) -> list[str]:
@@ -581,14 +589,14 @@ class Converter:
 
     def _auth_file(self, unit: UnitFile, service: UnitFile, section: str) -> None:
         if file := unit.text(section, "AuthFile"):
-            service.add("Service", "Environment", words.join([f"REGISTRY_AUTH_FILE={file}"]))
+            service.add("Service", "Environment", unit_words.join([f"REGISTRY_AUTH_FILE={file}"]))
 
 
 _USER_MAP = ("Container", "UIDMap")
 _PLAIN = tuple(
     option
     for option in run_options.OPTIONS
-    if option.quadlet in keys.KEYS["Container"] - keys.CONVERTED and not option.alias_of
+    if option.quadlet in unit_keys.KEYS["Container"] - unit_keys.CONVERTED and not option.alias_of
 )
 """The options whose values a unit has as the command line has them."""
 _POD_KEYS = ("IP", "IP6", "ShmSize", "HostName", "NetworkAlias", "DNS", "DNSOption", "DNSSearch",
@@ -608,7 +616,7 @@ def _plain(unit: UnitFile, section: str, options: Iterable[run_options.Option]) 
     for option in options:
         flag = f"--{option.name}"
         if option.kind == "list":
-            lists += words.repeat(flag, unit.texts(section, option.quadlet))
+            lists += unit_words.repeat(flag, unit.texts(section, option.quadlet))
         elif value := unit.text(section, option.quadlet):
             texts += [flag, value]
     return texts + lists
@@ -625,7 +633,7 @@ def _container_name(unit: UnitFile) -> str:
 
 
 def _pairs(flag: str, pairs: dict[str, str]) -> list[str]:
-    return words.repeat(flag, [f"{name}={pairs[name]}" for name in sorted(pairs)])
+    return unit_words.repeat(flag, [f"{name}={pairs[name]}" for name in sorted(pairs)])
 
 
 def _arguments(unit: UnitFile, section: str) -> list[str]:
@@ -683,7 +691,7 @@ def _security(unit: UnitFile) -> list[str]:
             options.append(f"label={name}:{value}")
     if unit.has(section, "SeccompProfile"):
         options.append(f"seccomp={unit.text(section, 'SeccompProfile')}")
-    return words.repeat("--security-opt", options)
+    return unit_words.repeat("--security-opt", options)
 
 
 def _devices(unit: UnitFile) -> list[str]:
@@ -694,7 +702,7 @@ def _devices(unit: UnitFile) -> list[str]:
             if not os.path.exists(device.partition(":")[0]):
                 continue
         devices.append(device)
-    return words.repeat("--device", devices)
+    return unit_words.repeat("--device", devices)
 
 
 def _read_only(unit: UnitFile) -> list[str]:
@@ -710,7 +718,9 @@ def _read_only(unit: UnitFile) -> list[str]:
             given = {value.partition(":")[0] for value in unit.texts(section, "Tmpfs")} | {
                 value.split(":")[-1] for value in unit.texts(section, "Volume")
             }
-            result += words.repeat("--tmpfs", [path for path in _WRITABLE if path not in given])
+            result += unit_words.repeat(
+                "--tmpfs", [path for path in _WRITABLE if path not in given]
+            )
     if unit.on(section, "VolatileTmp") and not unit.on(section, "ReadOnly"):
         result += ["--tmpfs", "/tmp:rw,size=512M,mode=1777"]
     return result

@@ -7,7 +7,7 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "quadlet",
     commands={
-        "generate systemd": "cli",
+        "generate systemd": "generate_cli",
     },
     groups={
         "generate": "Write services of systemd",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.features.quadlet import directories, keys
+from jaula.features.quadlet import directories, unit_keys
 from jaula.features.quadlet.convert import Converter, kind_of
 from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile, load
 
@@ -100,7 +100,7 @@ def _generate(messages: Messages, output: str, program: str, *, user: bool) -> i
     if not units:
         messages.debug(f"No files parsed from {' '.join(searched)}")
         return 1 if failed else 0
-    units.sort(key=lambda unit: keys.ORDER.index(kind_of(unit.name)))
+    units.sort(key=lambda unit: unit_keys.ORDER.index(kind_of(unit.name)))
     converter = Converter(units, _jaula(program), user=user, warn=messages.error)
     for unit in units:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from jaula.errors import InvalidRequest
-from jaula.features.quadlet import words
+from jaula.features.quadlet import unit_words
 from jaula.features.quadlet.convert import CLEAN_STATUSES, ENGINE
 from jaula.spec.csv_field import quoted
 
@@ -77,12 +77,12 @@ def container_unit(
         run += map(_literal, run_arguments(document, image))
         stop = [program, "stop", "-i", id_file, "-t", str(options.stop_seconds)]
         remove = [program, "rm", "-v", "-f", "-i", id_file]
-        lines += [f"ExecStart={words.join(run)}", f"ExecStop={words.join(stop)}"]
-        lines.append(f"ExecStopPost=-{words.join(remove)}")
+        lines += [f"ExecStart={unit_words.join(run)}", f"ExecStop={unit_words.join(stop)}"]
+        lines.append(f"ExecStopPost=-{unit_words.join(remove)}")
     else:
         start = [program, "start", "--attach", "--sdnotify=conmon", container]
         stop = [program, "stop", "-i", "-t", str(options.stop_seconds), container]
-        lines += [f"ExecStart={words.join(start)}", f"ExecStop={words.join(stop)}"]
+        lines += [f"ExecStart={unit_words.join(start)}", f"ExecStop={unit_words.join(stop)}"]
     return "\n".join((*lines, "", "[Install]", "WantedBy=default.target")) + "\n"
 
 
@@ -105,13 +105,13 @@ def pod_unit(
         create = [program, "pod", "create", id_file, "--replace", "--name", _literal(pod)]
         create += map(_literal, pod_arguments(infra))
         remove = [program, "pod", "rm", "-f", "-i", id_file]
-        lines.append(f"ExecStartPre={words.join(create)}")
-        lines.append(f"ExecStart={words.join([*start, id_file])}")
-        lines.append(f"ExecStop={words.join([*stop, '-i', id_file])}")
-        lines.append(f"ExecStopPost=-{words.join(remove)}")
+        lines.append(f"ExecStartPre={unit_words.join(create)}")
+        lines.append(f"ExecStart={unit_words.join([*start, id_file])}")
+        lines.append(f"ExecStop={unit_words.join([*stop, '-i', id_file])}")
+        lines.append(f"ExecStopPost=-{unit_words.join(remove)}")
     else:
-        lines.append(f"ExecStart={words.join([*start, pod])}")
-        lines.append(f"ExecStop={words.join([*stop, pod])}")
+        lines.append(f"ExecStart={unit_words.join([*start, pod])}")
+        lines.append(f"ExecStop={unit_words.join([*stop, pod])}")
     return "\n".join((*lines, "", "[Install]", "WantedBy=default.target")) + "\n"
 
 
@@ -167,7 +167,7 @@ def _unit(name: str, options: UnitOptions) -> list[str]:
 
 
 def _service(options: UnitOptions) -> Iterator[str]:
-    yield from (f"Environment={words.join([text])}" for text in options.environment)
+    yield from (f"Environment={unit_words.join([text])}" for text in options.environment)
     yield "Type=notify"
     yield "NotifyAccess=main"
     yield f"Restart={options.restart}"
@@ -220,26 +220,26 @@ def run_arguments(document: dict[str, Any], image: dict[str, Any]) -> list[str]:
         if on:
             result.append(flag)
     known = set(image.get("Env") or ())
-    result += words.repeat("--env", [v for v in config.get("Env") or () if v not in known])
+    result += unit_words.repeat("--env", [v for v in config.get("Env") or () if v not in known])
     of_image = image.get("Labels") or {}
     labels = config.get("Labels") or {}
-    result += words.repeat(
+    result += unit_words.repeat(
         "--label",
         [f"{k}={v}" for k, v in sorted(labels.items()) if of_image.get(k) != v],
     )
     for flag, member in _LISTS:
-        result += words.repeat(flag, host.get(member) or ())
+        result += unit_words.repeat(flag, host.get(member) or ())
     sysctls = host.get("Sysctls") or {}
-    result += words.repeat("--sysctl", [f"{key}={sysctls[key]}" for key in sorted(sysctls)])
+    result += unit_words.repeat("--sysctl", [f"{key}={sysctls[key]}" for key in sorted(sysctls)])
     tmpfs = host.get("Tmpfs") or {}
-    result += words.repeat(
+    result += unit_words.repeat(
         "--tmpfs",
         [
             f"{_without_colon('tmpfs', path)}:{opt}" if opt else _without_colon("tmpfs", path)
             for path, opt in tmpfs.items()
         ],
     )
-    result += words.repeat("--mount", [_mount(mount) for mount in host.get("Mounts") or ()])
+    result += unit_words.repeat("--mount", [_mount(mount) for mount in host.get("Mounts") or ()])
     for device in host.get("Devices") or ():
         parts = [device[key] for key in ("PathOnHost", "PathInContainer", "CgroupPermissions")]
         result += ["--device", ":".join(_without_colon("device", part) for part in parts)]
@@ -294,7 +294,7 @@ def _networks(document: dict[str, Any]) -> list[str]:
     names = sorted((document.get("NetworkSettings") or {}).get("Networks") or {})
     if mode in ("host", "none") or mode.startswith("container:") or not names:
         return ["--network", mode]
-    return words.repeat("--network", [mode, *(name for name in names if name != mode)])
+    return unit_words.repeat("--network", [mode, *(name for name in names if name != mode)])
 
 
 def _command(config: dict[str, Any], image: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ backslash continues on the next one; comments between are ignored.
 
 from __future__ import annotations
 
-from jaula.features.quadlet import words
+from jaula.features.quadlet import unit_words
 
 MAX_SIZE = 1 << 20  # bytes of one file
 _TRUE = ("1", "yes", "true", "on")
@@ -129,7 +129,7 @@ class UnitFile:
 
     def _words(self, section: str, key: str, values: list[str], *, escapes: bool) -> list[str]:
         try:
-            return [word for value in values for word in words.split(value, escapes=escapes)]
+            return [word for value in values for word in unit_words.split(value, escapes=escapes)]
         except ValueError as error:
             raise InvalidUnit(f"{key} in section {section}: {error}") from None
 

@@ -8,10 +8,10 @@ from jaula import metrics
 from jaula.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.engine.containers.containers import Containers
-    from jaula.spec.api import Drift
+    from jaula.spec.api_documents import Drift
 
 _MAX_REPORT = 512  # characters of a member of a report
 

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from jaula.features.record import drift, ebpf_events, mechanism
-from jaula.features.record.document import Program, bytes_of
-from jaula.features.record.drift import Baseline, Drift, Observer, Reporter
+from jaula.features.record import container_drift, ebpf_events, mechanism
+from jaula.features.record.container_drift import Baseline, Drift, Observer, Reporter
 from jaula.features.record.ebpf_events import Event
 from jaula.features.record.executed_files import ExecutedFiles
 from jaula.features.record.fanotify_tracer import process_lister
 from jaula.features.record.image_files import ImageFiles
 from jaula.features.record.mechanism import Target
+from jaula.features.record.record_document import Program, bytes_of
 from jaula.features.record.syscall_names import SyscallNames
 
 SAMPLE = 1.0  # seconds between two samples of mapped files
@@ -161,10 +161,10 @@ class DriftMonitor:
             if path:
                 self._executors[path] = program
 
-    def _deviation(self, observed: drift.Observed) -> Drift | None:
+    def _deviation(self, observed: container_drift.Observed) -> Drift | None:
         baseline, executed = self._baseline, observed.executed
         if baseline is not None and (executed is None or "program" in baseline.compared):
-            return drift.deviation(*observed, baseline)
+            return container_drift.deviation(*observed, baseline)
         if executed is None or (baseline is not None and executed.path in baseline.programs):
             return None
         path = executed.path
@@ -172,7 +172,9 @@ class DriftMonitor:
         if found is not None:
             os.close(found)
             return None
-        return Drift("program", drift.shown_path(executed), observed.program, "not in the image")
+        return Drift(
+            "program", container_drift.shown_path(executed), observed.program, "not in the image"
+        )
 
     def _report_program(self, each: Drift) -> None:
         """Report an execution, unless its file was reported."""
@@ -196,7 +198,7 @@ class DriftMonitor:
         if each.kind in _OF_SESSIONS and not marked and self._is_of_session(each):
             self.debugged += 1
             return
-        if each.kind == "program" and len(self._programs) < drift.MAX_DRIFTS:
+        if each.kind == "program" and len(self._programs) < container_drift.MAX_DRIFTS:
             self._programs.add(each.subject)
         if self._reporter.report(each):
             self._act()

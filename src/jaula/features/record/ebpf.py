@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 
 from jaula.errors import JaulaError, NotAuthorized, Unsupported, system_error_text
-from jaula.features.record import ebpf_events as events
-from jaula.features.record import libbpf
-from jaula.features.record.cgroup import Cgroup
-from jaula.features.record.document import OUTSIDE
+from jaula.features.record import ebpf_events, libbpf
 from jaula.features.record.ebpf_events import Counts, Event, Key
 from jaula.features.record.libbpf import BTF, RingBuffer, traced_events
+from jaula.features.record.record_document import OUTSIDE
+from jaula.features.record.recorded_cgroup import Cgroup
 from jaula.features.record.resource import Peak
 
 NAME = "ebpf-tracepoints"
@@ -85,7 +84,7 @@ class EbpfTracer:
         self._running = cgroup_id != 0
         data = resources.files("jaula.features.record").joinpath("bpf/record.bpf.o").read_bytes()
         optional = traced_events(_OPTIONAL)
-        config = events.CONFIG.pack(
+        config = ebpf_events.CONFIG.pack(
             cgroup_id,
             int.from_bytes(os.urandom(8), "little"),
             int.from_bytes(os.urandom(8), "little"),
@@ -107,7 +106,7 @@ class EbpfTracer:
         )
         try:
             self._ring = RingBuffer(
-                self._object.maps["events"], lambda each: receive(events.decode_event(each))
+                self._object.maps["events"], lambda each: receive(ebpf_events.decode_event(each))
             )
         except OSError as error:
             self._object.close()
@@ -128,7 +127,7 @@ class EbpfTracer:
             raise JaulaError(
                 system_error_text("the record cannot be read from the kernel", error)
             ) from error
-        return events.decode_started(value)
+        return ebpf_events.decode_started(value)
 
     def attach(self) -> None:
         """Start to record. Processes that exist are marked after the programs are attached.
@@ -179,9 +178,9 @@ class EbpfTracer:
         :raises JaulaError: when they cannot be read.
         """
         try:
-            for table in dict.fromkeys(events.TABLES.values()):
+            for table in dict.fromkeys(ebpf_events.TABLES.values()):
                 for key, value in self._object.maps[table].items():
-                    yield events.decode_key(key), events.decode_counts(value)
+                    yield ebpf_events.decode_key(key), ebpf_events.decode_counts(value)
         except OSError as error:
             raise JaulaError(
                 system_error_text("the record cannot be read from the kernel", error)
@@ -196,13 +195,13 @@ class EbpfTracer:
             table = self._object.maps["losses"]
             found = {
                 kind: table.lookup(kind.to_bytes(4, "little")) or bytes(24)
-                for kind in events.TABLES
+                for kind in ebpf_events.TABLES
             }
         except OSError as error:
             raise JaulaError(
                 system_error_text("the record cannot be read from the kernel", error)
             ) from error
-        return {kind: events.decode_losses(value) for kind, value in found.items()}
+        return {kind: ebpf_events.decode_losses(value) for kind, value in found.items()}
 
     def peaks(self) -> dict[str, Peak] | None:
         """Return the peaks of memory and processes that the container's cgroup was removed with.
@@ -219,7 +218,7 @@ class EbpfTracer:
             raise JaulaError(
                 system_error_text("the record cannot be read from the kernel", error)
             ) from error
-        return events.decode_peaks(value or b"")
+        return ebpf_events.decode_peaks(value or b"")
 
     def close(self) -> None:
         """Unload everything."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
-from jaula.features.record.document import Entry, Program, text_of
+from jaula.features.record.record_document import Entry, Program, text_of
 from jaula.features.record.resource import Peak
 from jaula.kernel.capabilities import NAMES
 

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from jaula.features.record.document import text_of
-from jaula.features.record.drift import Baseline, Drift
-from jaula.features.record.fanotify import FanotifyGroup, path_of
+from jaula.features.record.container_drift import Baseline, Drift
+from jaula.features.record.fanotify_events import FanotifyGroup, path_of
 from jaula.features.record.image_files import Digests, ImageFiles
+from jaula.features.record.record_document import text_of
 from jaula.kernel import fanotify
 from jaula.kernel.fanotify import Event
 

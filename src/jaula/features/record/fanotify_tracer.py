@@ -17,12 +17,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from jaula.errors import NotAuthorized, Unsupported
-from jaula.features.record import ebpf_events, processes
-from jaula.features.record.cgroup import Cgroup
-from jaula.features.record.document import OUTSIDE
+from jaula.features.record import ebpf_events, recorded_processes
 from jaula.features.record.ebpf_events import UNKNOWN_PROGRAM, Counts, Event, Key
-from jaula.features.record.fanotify import FanotifyGroup, path_of
+from jaula.features.record.fanotify_events import FanotifyGroup, path_of
 from jaula.features.record.proc_sampler import ProcSampler, is_of_host
+from jaula.features.record.record_document import OUTSIDE
+from jaula.features.record.recorded_cgroup import Cgroup
 from jaula.features.record.tables import Tables, components
 from jaula.kernel import fanotify
 from jaula.kernel.fanotify import Event as FileEvent
@@ -307,9 +307,9 @@ def process_lister(pid: int, cgroup: Cgroup | None) -> Callable[[], list[int]]:
     :raises Unsupported: when that is the namespace of this process.
     :raises NotAuthorized: when its namespaces cannot be read.
     """
-    directory = processes.directory(cgroup) if cgroup is not None else ""
+    directory = recorded_processes.directory(cgroup) if cgroup is not None else ""
     if directory:
-        return lambda: processes.pids(directory)
+        return lambda: recorded_processes.pids(directory)
     try:
         namespace = os.readlink(f"/proc/{pid}/ns/pid")
     except PermissionError:
@@ -320,4 +320,4 @@ def process_lister(pid: int, cgroup: Cgroup | None) -> Callable[[], list[int]]:
         raise Unsupported(f"process {pid} cannot be read: {error.strerror}") from error
     if namespace == os.readlink("/proc/self/ns/pid"):
         raise Unsupported("a container without a cgroup that shares the host's processes")
-    return lambda: processes.of_namespace(namespace)
+    return lambda: recorded_processes.of_namespace(namespace)

@@ -7,7 +7,7 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "record",
     routes={"jaula/containers": ("routes",)},
-    run_flags={"record": "cli.process"},
+    run_flags={"record": "cli.record_process"},
     commands={
         "record": "cli.record",
         "record diff": "cli.record_diff",

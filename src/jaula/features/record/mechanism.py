@@ -12,8 +12,6 @@ from typing import NamedTuple, Protocol
 
 from jaula.errors import JaulaError, Unsupported
 from jaula.features.record import ebpf, libbpf
-from jaula.features.record.cgroup import Cgroup
-from jaula.features.record.document import Header
 from jaula.features.record.ebpf_events import Counts, Event, Key
 from jaula.features.record.fanotify_tracer import (
     FANOTIFY,
@@ -22,6 +20,8 @@ from jaula.features.record.fanotify_tracer import (
     ProcTracer,
     process_lister,
 )
+from jaula.features.record.record_document import Header
+from jaula.features.record.recorded_cgroup import Cgroup
 from jaula.features.record.resource import Peak
 from jaula.features.record.seccomp_tracer import SECCOMP, SeccompTracer
 from jaula.features.record.syscall_names import SyscallNames

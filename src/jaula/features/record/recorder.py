@@ -16,8 +16,9 @@ import msgspec
 
 from jaula import __version__
 from jaula.features.record import ebpf_events, mechanism
-from jaula.features.record.cgroup import Cgroup, directories
-from jaula.features.record.document import (
+from jaula.features.record.ebpf_events import Counts, Event, Key
+from jaula.features.record.mechanism import Target, Tracer
+from jaula.features.record.record_document import (
     UNKNOWN,
     UNLISTED,
     VERSION,
@@ -30,12 +31,11 @@ from jaula.features.record.document import (
     Program,
     Total,
 )
-from jaula.features.record.ebpf_events import Counts, Event, Key
-from jaula.features.record.mechanism import Target, Tracer
+from jaula.features.record.record_writer import RecordWriter
+from jaula.features.record.recorded_cgroup import Cgroup, directories
 from jaula.features.record.resource import ResourceSampler
 from jaula.features.record.syscall_names import SyscallNames
-from jaula.features.record.writer import RecordWriter
-from jaula.kernel.process import pidfd_open
+from jaula.kernel.process_calls import pidfd_open
 
 FLUSH = 1.0  # seconds between two writes
 SAMPLE = 0.25  # seconds between two samples of the cgroup's files

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from jaula.features.record.document import UNKNOWN, Entry
+from jaula.features.record.record_document import UNKNOWN, Entry
 
 WINDOW = 1_000_000_000  # nanoseconds of a rate
 UNIFIED = "unified"

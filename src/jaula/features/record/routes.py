@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 from jaula.features.record.authz import drifts_api
-from jaula.spec.api import Drift
+from jaula.spec.api_documents import Drift
 
 
 async def drift(request: Request) -> Answer:

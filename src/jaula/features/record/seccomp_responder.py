@@ -13,7 +13,7 @@ import threading
 
 from jaula.features.record.seccomp_tracer import receive_listener
 from jaula.kernel import seccomp_notify
-from jaula.kernel.process import pidfd_open
+from jaula.kernel.process_calls import pidfd_open
 
 
 def main() -> None:

@@ -32,14 +32,14 @@ from typing import NamedTuple
 
 import jaula
 from jaula.errors import Conflict, JaulaError, Unsupported
-from jaula.features.record import cgroup, ebpf_events
-from jaula.features.record.document import OUTSIDE
+from jaula.features.record import ebpf_events, recorded_cgroup
 from jaula.features.record.ebpf_events import UNKNOWN_ERRNO, UNKNOWN_PROGRAM, Counts, Event, Key
 from jaula.features.record.fanotify_tracer import SAMPLE, process_lister
 from jaula.features.record.proc_sampler import ProcSampler, is_of_host, program_path
+from jaula.features.record.record_document import OUTSIDE
 from jaula.features.record.tables import Tables
 from jaula.kernel import seccomp_notify
-from jaula.kernel.process import pidfd_getfd, pidfd_open
+from jaula.kernel.process_calls import pidfd_getfd, pidfd_open
 from jaula.kernel.seccomp_notify import Notification
 
 SECCOMP = "seccomp"
@@ -273,7 +273,7 @@ class SeccompTracer:
 
     def _start_sampler(self) -> None:
         try:
-            found = cgroup.find(self._first, self._container)[0]
+            found = recorded_cgroup.find(self._first, self._container)[0]
         except Unsupported:
             found = None  # of a rootless engine without cgroups
         except Conflict:

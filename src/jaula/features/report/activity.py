@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jaula.features.record.diff import program_of
-from jaula.features.record.document import Entry
-from jaula.features.record.reader import Record
+from jaula.features.record.compare_records import program_of
+from jaula.features.record.record_document import Entry
+from jaula.features.record.record_reader import Record
 
 MAX_LANES = 14  # programs of a timeline
 _PLAIN = frozenset({"kind", "program", "count", "first", "last", "executed", "receiver_program"})

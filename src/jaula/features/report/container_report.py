@@ -10,11 +10,11 @@ import msgspec
 
 from jaula.features.audit.benchmark.assessment import Outcome
 from jaula.features.audit.benchmark.control import State
-from jaula.features.record.reader import Record
+from jaula.features.record.record_reader import Record
 from jaula.features.verify.model.result import Result, Verdict
 from jaula.features.verify.reports.report import Report
-from jaula.spec.profile import Profile
-from jaula.spec.runtime import Spec
+from jaula.spec.confinement_profile import Profile
+from jaula.spec.runtime_spec import Spec
 
 PROBES = "probes"  # the layer of the rows of escape attempts
 

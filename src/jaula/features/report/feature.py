@@ -7,6 +7,6 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "report",
     commands={
-        "report": "cli",
+        "report": "report_cli",
     },
 )

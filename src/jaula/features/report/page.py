@@ -14,7 +14,7 @@ from jaula import __version__
 from jaula.features.audit.benchmark.assessment import ORDER, Outcome, counts, score
 from jaula.features.audit.benchmark.catalog import CIS
 from jaula.features.audit.benchmark.control import State
-from jaula.features.record.reader import Record
+from jaula.features.record.record_reader import Record
 from jaula.features.report import activity as activities
 from jaula.features.report import html, timeline
 from jaula.features.report.activity import Activity, Item
@@ -30,7 +30,7 @@ from jaula.features.report.permission import Comparison, compare
 from jaula.features.verify.model.result import Result, Verdict
 from jaula.features.verify.reports import svg
 from jaula.features.verify.reports.report import check_info
-from jaula.spec.profile import Profile
+from jaula.spec.confinement_profile import Profile
 
 TITLES = {
     Standing.HOLDS: "Confined as requested",

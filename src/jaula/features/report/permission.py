@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from jaula.features.report.activity import Activity
-from jaula.spec.profile import Profile
-from jaula.spec.runtime import Spec
+from jaula.spec.confinement_profile import Profile
+from jaula.spec.runtime_spec import Spec
 
 
 class Comparison(NamedTuple):

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.authz.limits import Share
-from jaula.engine.authz.policy import ContainerAccess
-from jaula.engine.model.filters import Filters
+from jaula.engine.authz.authorization_policy import ContainerAccess
+from jaula.engine.authz.request_ceilings import Share
+from jaula.engine.model.label_filters import Filters
 from jaula.errors import NotFound
+from jaula.features.secrets.secret_store import SecretKind, secret_store
 from jaula.features.secrets.secrets import configs, secrets
-from jaula.features.secrets.store import SecretKind, secret_store
-from jaula.images.store.names import owner_name
+from jaula.images.store.image_names import owner_name
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.features.secrets.secrets import Secrets
-    from jaula.spec.api import ContainerCreate, SecretSpec
-    from jaula.state.records import ResolvedRequest
+    from jaula.spec.api_documents import ContainerCreate, SecretSpec
+    from jaula.state.container_records import ResolvedRequest
 
 Document = dict[str, Any]
 Documents = list[Document]

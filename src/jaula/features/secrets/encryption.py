@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from jaula.errors import CorruptState, Unavailable, resource_error
-from jaula.kernel.sync import write_durable
+from jaula.kernel.syncfs import write_durable
 
 _KEY_SIZE = 32  # bytes
 _NONCE_SIZE = 12  # bytes, random: far below 2**32 messages for one key (section 8.3)

@@ -6,7 +6,7 @@ from jaula.feature import Feature, Hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.spec.api import HostConfig
+    from jaula.spec.api_documents import HostConfig
 
 
 def _asks(host: HostConfig) -> bool:
@@ -35,14 +35,14 @@ FEATURE = Feature(
         "config": "Manage configs (read-only files for containers)",
         "secret": "Manage secrets (files on a tmpfs, readable by the container only)",
     },
-    idle=("store", "encryption"),
+    idle=("secret_store", "encryption"),
     hooks=(
         Hook("request_authorized", "authz:authorize", _asks),
-        Hook("request_completed", "mount:resolve_references", _asks),
-        Hook("mounts_added", "mount:mount_secrets", _asks),
-        Hook("run_dir_removed", "mount:remove", _asks),
-        Hook("restoring", "store:load"),
-        Hook("owned", "store:owned"),
+        Hook("request_completed", "secret_mounts:resolve_references", _asks),
+        Hook("mounts_added", "secret_mounts:mount_secrets", _asks),
+        Hook("run_dir_removed", "secret_mounts:remove", _asks),
+        Hook("restoring", "secret_store:load"),
+        Hook("owned", "secret_store:owned"),
     ),
     routes={
         "configs": ("routes",),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 from jaula.features.secrets.authz import configs_api, secrets_api
-from jaula.spec.api import SecretSpec
+from jaula.spec.api_documents import SecretSpec
 
 if TYPE_CHECKING:
     from jaula.features.secrets.authz import SecretsApi

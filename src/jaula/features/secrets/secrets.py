@@ -11,15 +11,15 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.model.filters import Filters, has_labels
+from jaula.engine.model.label_filters import Filters, has_labels
 from jaula.errors import Conflict, InvalidRequest
-from jaula.features.secrets.store import SecretKind, SecretRecord, secret_store
+from jaula.features.secrets.secret_store import SecretKind, SecretRecord, secret_store
 from jaula.logs import timestamp
 
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
-    from jaula.spec.api import SecretSpec
+    from jaula.spec.api_documents import SecretSpec
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -9,10 +9,10 @@ from jaula.features.trust.trust import trust
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.spec.api import RegistryAuth, SignatureAdd
+    from jaula.spec.api_documents import RegistryAuth, SignatureAdd
 
 Document = dict[str, Any]
 

@@ -18,8 +18,8 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.features.trust import simple_signing
 from jaula.features.trust.signature import Signature
-from jaula.images.registry.manifest import sha256
-from jaula.spec.image import CONFIG, INDEX, MANIFEST, Descriptor, Digest, decode
+from jaula.images.registry.manifest_download import sha256
+from jaula.spec.image_documents import CONFIG, INDEX, MANIFEST, Descriptor, Digest, decode
 
 ANNOTATION = "dev.cosignproject.cosign/signature"
 ARTIFACT_TYPE = "application/vnd.dev.cosign.artifact.sig.v1+json"

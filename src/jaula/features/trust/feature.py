@@ -6,10 +6,10 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "trust",
-    image_policy="policy:open_policy",
+    image_policy="signature_policy:open_policy",
     checks=("checks.image_policy",),
     host_checks=("checks.host_image_policy",),
-    idle=("policy", "signature_store", "signature", "simple_signing", "keys"),
+    idle=("signature_policy", "signature_store", "signature", "simple_signing", "signing_keys"),
     commands={
         "image sbom": "cli.image_sbom",
         "image sign": "cli.trust_sign",

@@ -15,8 +15,8 @@ import os
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.trust import keys, secretbox
-from jaula.features.trust.keys import PrivateKey
+from jaula.features.trust import secretbox, signing_keys
+from jaula.features.trust.signing_keys import PrivateKey
 
 LABEL = "ENCRYPTED SIGSTORE PRIVATE KEY"
 _LABELS = (LABEL, "ENCRYPTED COSIGN PRIVATE KEY")
@@ -67,7 +67,7 @@ def read(pem: bytes, password: bytes, name: str) -> PrivateKey:
 
     :raises InvalidRequest: if the password is wrong or the file has no supported key.
     """
-    keys.require_cryptography()
+    signing_keys.require_cryptography()
     for label in _LABELS:
         if f"-----BEGIN {label}-----".encode() in pem:
             return _read_own(_pem_content(pem, label, name), password, name)
@@ -81,7 +81,7 @@ def read(pem: bytes, password: bytes, name: str) -> PrivateKey:
     except (ValueError, TypeError):
         wrong = "the password is wrong, or " if is_encrypted(pem) else ""
         raise InvalidRequest(f"{name}: {wrong}it holds no private key in PEM format") from None
-    return keys.private_key_of(loaded, name)
+    return signing_keys.private_key_of(loaded, name)
 
 
 def _read_own(data: bytes, password: bytes, name: str) -> PrivateKey:
@@ -96,7 +96,7 @@ def _read_own(data: bytes, password: bytes, name: str) -> PrivateKey:
         der = secretbox.unseal(file.ciphertext, file.cipher.nonce, secret)
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.message}") from None
-    return keys.private_key(der, name)
+    return signing_keys.private_key(der, name)
 
 
 def _derive_key(password: bytes, salt: bytes, params: _Params) -> bytes:

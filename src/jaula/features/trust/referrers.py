@@ -14,12 +14,12 @@ from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.features.trust import cosign_manifest
 from jaula.features.trust.signature import COUNT_LIMIT, Signature
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import RegistryError
-from jaula.images.registry.manifest import Document, sha256
+from jaula.images.registry.manifest_download import Document, sha256
+from jaula.images.registry.registry_errors import RegistryError
+from jaula.images.registry.registry_session import check
 from jaula.images.registry.repository import Repository, retry
-from jaula.images.registry.session import check
 from jaula.images.registry.upload import Upload
-from jaula.spec.image import DOCUMENT_LIMIT, INDEX, MANIFEST, Descriptor
+from jaula.spec.image_documents import DOCUMENT_LIMIT, INDEX, MANIFEST, Descriptor
 
 _REFERRERS_LIMIT = 32  # signature manifests that are fetched
 

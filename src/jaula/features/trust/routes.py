@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
-from jaula.api.routes.registry import auth
+from jaula.api.routes.registry_routes import auth
 from jaula.features.trust.authz import trust_api
-from jaula.spec.api import SignatureAdd
+from jaula.spec.api_documents import SignatureAdd
 
 
 async def policy(request: Request) -> Answer:

@@ -11,7 +11,7 @@ from jaula.errors import InvalidRequest
 from jaula.features.trust import simple_signing
 
 if TYPE_CHECKING:
-    from jaula.features.trust.keys import PublicKey
+    from jaula.features.trust.signing_keys import PublicKey
 
 COUNT_LIMIT = 64
 """Signatures per image that are verified; each takes a tenth of a millisecond."""

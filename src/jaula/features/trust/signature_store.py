@@ -15,10 +15,10 @@ import msgspec
 
 from jaula.errors import CorruptState, Unavailable, resource_error
 from jaula.features.trust.signature import Signature
-from jaula.images.registry.manifest import sha256
+from jaula.images.registry.manifest_download import sha256
 from jaula.images.store.blobs import hex_of
-from jaula.kernel.sync import fsync_paths
-from jaula.spec.image import DOCUMENT_LIMIT, Index, decode
+from jaula.kernel.syncfs import fsync_paths
+from jaula.spec.image_documents import DOCUMENT_LIMIT, Index, decode
 
 _REPOSITORIES = 7  # besides the newest; several repositories may have the same image
 _LIMIT = 128 << 20  # bytes; more than 64 payloads and an index of each repository

@@ -11,7 +11,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse
-from jaula.spec.image import Digest
+from jaula.spec.image_documents import Digest
 
 MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 TYPE = "cosign container image signature"

@@ -1,8 +1,8 @@
 """The use cases of image trust: signatures at registries, the image policy, the SBOM.
 
-The engine itself verifies images at a pull and at a start (:mod:`jaula.features.trust.policy`).
-Private keys never reach the engine: the client signs, and the engine stores the signature next to
-the image.
+The engine itself verifies images at a pull and at a start
+(:mod:`jaula.features.trust.signature_policy`). Private keys never reach the engine: the client
+signs, and the engine stores the signature next to the image.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.images.registry import credentials_for, in_cancellable_thread
+from jaula.engine.images.registry_images import credentials_for, in_cancellable_thread
 from jaula.engine.parsers import in_sandbox
 from jaula.engine.threads import in_request_thread
 from jaula.errors import InvalidRequest
-from jaula.features.trust.policy import image_policy
+from jaula.features.trust.signature_policy import image_policy
 from jaula.images import reference as references
 from jaula.images.policy import ImageRefused
 from jaula.images.reference import familiar
-from jaula.spec.api import RegistryAuth, SignatureAdd
-from jaula.spec.image import Descriptor
+from jaula.spec.api_documents import RegistryAuth, SignatureAdd
+from jaula.spec.image_documents import Descriptor
 
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
-    from jaula.engine.images.registry import RegistryService
+    from jaula.engine.images.registry_images import RegistryService
     from jaula.engine.model.services import Services
-    from jaula.features.trust.policy import TrustRule
+    from jaula.features.trust.signature_policy import TrustRule
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.registry.manifest import Document as Manifest
+    from jaula.images.registry.manifest_download import Document as Manifest
     from jaula.images.registry.repository import Repository
     from jaula.sandbox.slots import Stop
 
@@ -114,7 +114,7 @@ class TrustService:
     def _manifest(
         self, name: str, auth: RegistryAuth | None, cancel: Cancellation, *, push: bool = False
     ) -> tuple[Repository, Manifest]:
-        from jaula.images.registry import errors
+        from jaula.images.registry import registry_errors
 
         reference = references.parse(name)
         credentials = credentials_for(auth, reference.domain)
@@ -123,8 +123,8 @@ class TrustService:
         )
         try:
             return source, source.manifest(reference.digest or reference.tag or "", cancel)
-        except errors.RegistryError as error:
-            raise errors.pull_error(error, reference.repository, str(reference)) from None
+        except registry_errors.RegistryError as error:
+            raise registry_errors.pull_error(error, reference.repository, str(reference)) from None
 
     async def sbom(self, name: str, form: str) -> msgspec.Raw:
         """Return the packages in an image, as a document in the requested format.
@@ -132,8 +132,8 @@ class TrustService:
         :raises InvalidRequest: when the format is not known, or the image's package databases are
             damaged or too large.
         """
-        from jaula.features.trust.sbom import formats, worker
-        from jaula.storage.drivers.driver import open_root
+        from jaula.features.trust.sbom import formats, sbom_worker
+        from jaula.storage.drivers.storage_driver import open_root
 
         if form not in formats.FORMATS:
             raise InvalidRequest(
@@ -145,9 +145,9 @@ class TrustService:
             with self._services.images.pinned_image(name) as image:
                 names = (*image.names, *image.digests)
                 title = familiar_name if familiar_name in names else image.id
-                request = worker.SbomRequest(form, image.id, image.created, title)
+                request = sbom_worker.SbomRequest(form, image.id, image.created, title)
                 with open_root(self._services.snapshots.view(image.layers)) as root:
-                    return worker.document(root, request, stop.ends)
+                    return sbom_worker.document(root, request, stop.ends)
 
         images = self._services.images
         if self._services.lazy_layers is not None:  # the list is about verified content

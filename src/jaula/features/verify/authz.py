@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
-from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.authz.authorization_policy import ContainerAccess
 from jaula.errors import InvalidRequest
 from jaula.features.verify.diagnostics.commands import MAX_SECONDS
 from jaula.features.verify.diagnostics.processes import of_containers
@@ -15,10 +15,10 @@ from jaula.features.verify.isolation_change import report_change
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.spec.api import ExecCreate, IsolationChange
+    from jaula.spec.api_documents import ExecCreate, IsolationChange
 
 Document = dict[str, Any]
 

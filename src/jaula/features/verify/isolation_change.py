@@ -9,7 +9,7 @@ from jaula.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from jaula.engine.containers.containers import Containers
-    from jaula.spec.api import IsolationChange
+    from jaula.spec.api_documents import IsolationChange
 
 _VERDICTS = ("holds", "relaxed", "fails", "unknown")
 _MAX_REPORT = 512  # characters of a member of a reported change

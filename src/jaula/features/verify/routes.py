@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer, Response, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.features.verify.authz import diagnostics_api
-from jaula.spec.api import ExecCreate, IsolationChange
+from jaula.spec.api_documents import ExecCreate, IsolationChange
 
 _MAX_POINTS = 900  # of one container
 _TIMEOUT = 120.0  # seconds of a command

@@ -18,7 +18,7 @@ from jaula.features.verify.checks import TABLE
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.host_snapshot import HostSnapshot
 from jaula.features.verify.model.result import Result, Verdict, passed, plain, table
-from jaula.spec.runtime import Spec
+from jaula.spec.runtime_spec import Spec
 
 __all__ = ["Result", "Verdict", "passed", "render", "verify"]
 

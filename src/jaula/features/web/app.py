@@ -22,20 +22,20 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
-from jaula.features.web import archive_files, proxy
-from jaula.features.web.config import allowed_hosts
+from jaula.features.web import archive_files, web_proxy
 from jaula.features.web.downloads import Downloads
 from jaula.features.web.http_checks import HttpChecks
 from jaula.features.web.sessions import LoginLimiter, Sessions
 from jaula.features.web.static_files import StaticFiles
+from jaula.features.web.web_config import allowed_hosts
 from jaula.spec.api_params import WebUser
 
 if TYPE_CHECKING:
-    from jaula.features.web.config import WebConfig
     from jaula.features.web.engine_client import EngineClient
     from jaula.features.web.oidc import Provider
     from jaula.features.web.session_file import SessionFile
     from jaula.features.web.sessions import Session
+    from jaula.features.web.web_config import WebConfig
 
 MAX_LOGIN = 16384  # bytes of the body of a login, or of the request of a download
 _LOGIN_SECONDS = 10.0  # for the body of a login
@@ -220,7 +220,7 @@ class WebApp:
         return self._static.response(request, request.path_params["name"])
 
     async def _api(self, request: Request) -> Response:
-        return await proxy.forward(request, self._engine, self.require(request))
+        return await web_proxy.forward(request, self._engine, self.require(request))
 
     async def _file(self, request: Request) -> Response:
         session, ref = self.require(request), request.path_params["ref"]
@@ -244,19 +244,19 @@ class WebApp:
             raise NotAuthorized("a page of another origin sent this request")
         session, target = self._downloads.take(request.path_params["token"])
         if target.startswith(_API):
-            return await proxy.save(target.removeprefix("/api"), self._engine, session)
+            return await web_proxy.save(target.removeprefix("/api"), self._engine, session)
         path, _, query = target.partition("?")
         ref = unquote(path.removeprefix(_FILES))
         return await archive_files.download(ref, dict(parse_qsl(query)), self._engine, session)
 
     async def _stream(self, socket: WebSocket) -> None:
         await self._with_session(
-            socket, lambda session: proxy.StreamSocket(socket, self._engine, session).run()
+            socket, lambda session: web_proxy.StreamSocket(socket, self._engine, session).run()
         )
 
     async def _terminal(self, socket: WebSocket) -> None:
         await self._with_session(
-            socket, lambda session: proxy.terminal(socket, self._engine, session)
+            socket, lambda session: web_proxy.terminal(socket, self._engine, session)
         )
 
     async def _with_session(
@@ -361,7 +361,7 @@ def _certificate(request: Request) -> WebUser | None:
 
 async def _error(_: Request, error: Exception) -> Response:
     assert isinstance(error, JaulaError)
-    return proxy.error_response(error)
+    return web_proxy.error_response(error)
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:

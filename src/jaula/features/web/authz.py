@@ -10,8 +10,8 @@ from jaula.errors import InvalidRequest
 from jaula.features.web import logins as web_logins
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.engine.authz.session import Session
     from jaula.features.web.logins import WebLogins
 
 _MAX_URL = 256  # bytes

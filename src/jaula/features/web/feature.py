@@ -7,10 +7,10 @@ from jaula.feature import Feature, Hook
 FEATURE = Feature(
     "web",
     commands={
-        "web": "cli",
+        "web": "web_cli",
     },
     hooks=(
-        Hook("engine_started", "process:start", lambda config: bool(config.web)),
+        Hook("engine_started", "web_process:start", lambda config: bool(config.web)),
         Hook("user_named", "logins:origin_of"),
     ),
     routes={

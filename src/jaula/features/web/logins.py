@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.authz.policy import caller_of
+from jaula.engine.authz.authorization_policy import caller_of
 from jaula.errors import Conflict, InvalidRequest, NotAuthorized, NotFound
 from jaula.spec.api_params import Peer, Remote, WebUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.engine.authz.session import Session
+    from jaula.engine.authz.caller_session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
 

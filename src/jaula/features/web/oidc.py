@@ -32,11 +32,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from jaula import tls, trusted_file
 from jaula.errors import InvalidRequest, NotAuthorized, Unavailable
-from jaula.features.web.config import OIDC_LOGIN_SECONDS
+from jaula.features.web.web_config import OIDC_LOGIN_SECONDS
 from jaula.spec.api_params import WebUser
 
 if TYPE_CHECKING:
-    from jaula.features.web.config import Oidc
+    from jaula.features.web.web_config import Oidc
 
 _MAX_ANSWER = 1 << 20  # bytes
 _MAX_TOKEN = 64 * 1024  # bytes

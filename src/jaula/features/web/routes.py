@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from jaula.api.http import response
-from jaula.api.http.request import Request
+from jaula.api.http.http_request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 from jaula.features.web.authz import web_api
-from jaula.spec.api import WebLogin, WebServer
+from jaula.spec.api_documents import WebLogin, WebServer
 
 
 async def register(request: Request) -> Answer:

@@ -28,7 +28,7 @@ from jaula.spec.api_params import WebUser
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaula.features.web.config import WebConfig
+    from jaula.features.web.web_config import WebConfig
 
 MAX_SIZE = 16 << 20  # bytes
 _FORMAT = "page"  # identifiers that a cookie carried are in files without it, and are not accepted

@@ -15,10 +15,10 @@ import msgspec
 from jaula.cgroups import hierarchies
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.paths import is_within
-from jaula.security.seccomp.seccomp import default_profile
+from jaula.kernel.openat2 import is_within
+from jaula.security.seccomp.seccomp_filter import default_profile
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, decode_ruleset
-from jaula.spec.runtime import Capabilities, DeviceCgroup, Linux, Process, Seccomp, Spec
+from jaula.spec.runtime_spec import Capabilities, DeviceCgroup, Linux, Process, Seccomp, Spec
 
 READ_LIMIT = 1 << 20  # bytes of /proc/PID/mountinfo
 UNLIMITED_V1 = 1 << 62  # a limit of memory that is not less is no limit

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from jaula.features.record.document import text_of
 from jaula.features.record.ebpf_events import socket_address
+from jaula.features.record.record_document import text_of
 from jaula.features.why import lsm_denials, oom, profile_items
 from jaula.features.why.confinement import Confinement, Usage
 from jaula.features.why.exec_errors import ExecError

@@ -32,7 +32,7 @@ from jaula.features.why.profile_items import with_profile
 from jaula.features.why.refusal import UNLIMITED, Refusal
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.paths import is_within
+from jaula.kernel.openat2 import is_within
 from jaula.security.masked_paths import MASKS, READONLY
 from jaula.security.seccomp.default_profile import (
     FAMILIES,
@@ -42,10 +42,10 @@ from jaula.security.seccomp.default_profile import (
     PERSONALITIES,
     TERMINAL_REQUESTS,
 )
-from jaula.security.seccomp.seccomp import default_profile, refused_names
+from jaula.security.seccomp.seccomp_filter import default_profile, refused_names
 from jaula.spec import egress
 from jaula.spec.annotations import Ruleset
-from jaula.spec.runtime import Syscall, SyscallArg
+from jaula.spec.runtime_spec import Syscall, SyscallArg
 
 FORKS = frozenset({"fork", "vfork", "clone", "clone3"})
 EXECS = frozenset({"execve", "execveat"})

@@ -8,11 +8,11 @@ import stat
 
 import msgspec
 
-from jaula.features.record.document import text_of
+from jaula.features.record.record_document import text_of
 from jaula.features.why.exec_errors import HEAD, ExecError, ProgramFile, diagnose, opened
 from jaula.features.why.explain import FileFacts, OpenedFile
 from jaula.features.why.landlock_rules import LandlockRules, locate
-from jaula.kernel.paths import open_in_root
+from jaula.kernel.openat2 import open_in_root
 from jaula.spec.annotations import Ruleset
 
 _MAX_TEXT = 1 << 20  # bytes of a file that is read as text

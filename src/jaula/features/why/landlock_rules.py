@@ -12,7 +12,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from jaula.kernel.paths import open_in_root
+from jaula.kernel.openat2 import open_in_root
 from jaula.spec.annotations import PathRule, Ruleset
 
 _NOT_REPLACED = (stat.S_ISSOCK, stat.S_ISFIFO)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.spec.runtime import Syscall
+from jaula.spec.runtime_spec import Syscall
 
 
 class Layer(StrEnum):

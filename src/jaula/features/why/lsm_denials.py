@@ -1,7 +1,7 @@
 """Denials of AppArmor and SELinux, from the kernel's audit records.
 
-Source: security/lsm_audit.c, security/apparmor/audit.c. :mod:`jaula.kernel.audit` receives the
-records.
+Source: security/lsm_audit.c, security/apparmor/audit.c. :mod:`jaula.kernel.kernel_audit` receives
+the records.
 
 Facts about the text: a record has ``key=value`` pairs. A value with a space, a quote or a byte that
 is not printable is hexadecimal without quotes. A program chooses its name and its paths, so
@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from jaula.features.record.document import text_of
+from jaula.features.record.record_document import text_of
 from jaula.features.why.layers import Explanation, Layer
-from jaula.kernel.audit import AUDIT_AVC, RecordSocket
+from jaula.kernel.kernel_audit import AUDIT_AVC, RecordSocket
 
 _MAX_DENIALS = 4096
 _PAIR = re.compile(r'(\w+)=("[^"]*"|\S+)')

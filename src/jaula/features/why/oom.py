@@ -10,7 +10,7 @@ from jaula.features.why.confinement import Usage
 from jaula.features.why.layers import CALL_GIVES_AWAY, Explanation, Layer
 from jaula.features.why.profile import ALLOW
 from jaula.features.why.refusal import Event, Exit, OutOfMemory, Signal
-from jaula.spec.runtime import Syscall
+from jaula.spec.runtime_spec import Syscall
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 _FAULTS = {

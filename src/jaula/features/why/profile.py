@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from jaula.spec.runtime import Seccomp, Syscall
+from jaula.spec.runtime_spec import Seccomp, Syscall
 
 ALLOW = "SCMP_ACT_ALLOW"
 

@@ -1,7 +1,7 @@
 """The remedy in a container's profile: the item that the flag of an explanation stands for. Pure.
 
 An explicit ``--security-opt landlock=`` or ``--egress`` takes the place of the profile's lists, so
-for these the profile is the only place (:mod:`jaula.engine.containers.profile`).
+for these the profile is the only place (:mod:`jaula.engine.containers.profile_request`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from jaula.features.why.confinement import Confinement
 from jaula.features.why.layers import Explanation, Layer
 from jaula.features.why.refusal import Refusal
-from jaula.security.capabilities import DEFAULT
+from jaula.security.capability_sets import DEFAULT
 
 _ARCHITECTURES = {"": "x86_64", "i386": "x86", "x32": "x32"}
 _LANDLOCK_LISTS = ("read", "write", "execute")

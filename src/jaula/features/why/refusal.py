@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from jaula.features.record.document import text_of
+from jaula.features.record.record_document import text_of
 from jaula.kernel.capabilities import NAMES
 
 REFUSAL, SIGNAL, EXIT, OOM = range(4)

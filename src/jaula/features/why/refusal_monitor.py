@@ -3,7 +3,7 @@
 Two sources count them. Neither costs a process anything until the kernel refuses something, except
 that of seccomp by eBPF (``docs/metrics.md``), which is off by default:
 
-* The audit records that the kernel writes anyway (:mod:`jaula.kernel.audit`), read beside auditd
+* The audit records that the kernel writes anyway (:mod:`jaula.kernel.kernel_audit`), beside auditd
   and journald. The engine reads a bounded number in a second. It changes no setting of audit.
 * eBPF programs, which count in a table of the kernel (:mod:`jaula.features.why.refusal_counter`).
 
@@ -13,9 +13,9 @@ several ones have it.
 
 A record of Landlock has the id of a domain only. The record of its first refusal names the process
 that created the domain. That refusal is the runtime's own proof
-(:func:`jaula.runtime.init.landlock.restrict`) and is not counted. An engine that started later has
-not seen that record. It then asks for the records of system calls, which have the pid of the
-refused process, until it knows the domain.
+(:func:`jaula.runtime.init.enter_landlock.restrict`) and is not counted. An engine that started
+later has not seen that record. It then asks for the records of system calls, which have the pid of
+the refused process, until it knows the domain.
 
 Source: Documentation/admin-guide/LSM/landlock.rst of Linux 6.15, security/landlock/audit.c.
 """
@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaula import metrics
 from jaula.cgroups import cgroup_path
 from jaula.errors import JaulaError
-from jaula.kernel import audit
-from jaula.kernel.audit import (
+from jaula.kernel import kernel_audit
+from jaula.kernel.kernel_audit import (
     AUDIT_AVC,
     AUDIT_LANDLOCK_ACCESS,
     AUDIT_LANDLOCK_DOMAIN,
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from jaula.engine.hooks import EngineStart
     from jaula.engine.model.container import Container
     from jaula.features.why.refusal_tables import RefusalTables
-    from jaula.kernel.audit import Record, RecordSocket
-    from jaula.state.records import ContainerRecord
+    from jaula.kernel.kernel_audit import Record, RecordSocket
+    from jaula.state.container_records import ContainerRecord
 
 _log = logging.getLogger("jaula.refusals")
 INTERVAL = 10.0  # seconds between two events of a container and layer, and two reads of the tables
@@ -153,26 +153,26 @@ def fact_of(record: Record) -> Fact | None:
     """Return what a record says, None if it is malformed or says nothing of a refusal. Pure."""
     serial = _SERIAL.match(record.text)
     match record.type:
-        case audit.AUDIT_AVC:
+        case kernel_audit.AUDIT_AVC:
             return _lsm_denial(record.text)
-        case audit.AUDIT_SECCOMP:
+        case kernel_audit.AUDIT_SECCOMP:
             found = _SECCOMP.search(record.text)
             if found is None or int(found[5], 16) not in _REFUSED:
                 return None
             refusal = Refusal("seccomp", _call_name(int(found[4])), "", found[3].strip('"'))
             return Denied(refusal, Process(int(found[2]), int(found[1])))
-        case audit.AUDIT_LANDLOCK_ACCESS:
+        case kernel_audit.AUDIT_LANDLOCK_ACCESS:
             if serial is None or (found := _ACCESS.search(record.text)) is None:
                 return None
             path = _PATH.search(record.text)
             refusal = Refusal("landlock", found[2], path[1] if path else "")
             return DomainDenied(refusal, found[1], serial[1])
-        case audit.AUDIT_LANDLOCK_DOMAIN:
+        case kernel_audit.AUDIT_LANDLOCK_DOMAIN:
             if serial and (found := _CREATED.search(record.text)) is not None:
                 return DomainCreated(found[1], serial[1], Process(int(found[2]), int(found[3])))
             found = _FREED.search(record.text)
             return DomainFreed(found[1]) if found is not None else None
-        case audit.AUDIT_SYSCALL:
+        case kernel_audit.AUDIT_SYSCALL:
             if serial is None or (found := _CALL.search(record.text)) is None:
                 return None
             return Call(serial[1], Process(int(found[1]), int(found[2])))
@@ -356,7 +356,7 @@ class RefusalMonitor:
             _log.info("refusals have no audit records in a pid or network namespace of its own")
             return
         try:
-            self._records = audit.RecordSocket(_TYPES)
+            self._records = kernel_audit.RecordSocket(_TYPES)
         except OSError as error:
             _log.info("refusals have no audit records: %s", error.strerror)
             return
@@ -513,7 +513,7 @@ class RefusalMonitor:
 def _audit_enabled() -> bool:
     """Return whether the kernel writes the records of Landlock."""
     try:
-        return audit.enabled()
+        return kernel_audit.enabled()
     except OSError as error:
         _log.debug("the state of audit cannot be read: %s", error)
         return False

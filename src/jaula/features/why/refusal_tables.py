@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.engine.system.jaula_process import command, environment
 from jaula.errors import Unsupported
-from jaula.kernel import bpf
+from jaula.kernel import bpf_syscall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,18 +56,18 @@ class RefusalTables:
         :raises OSError: when the kernel refuses.
         """
         rows: list[Row] = []
-        for key, value in tuple(bpf.items(self._counts, _KEY.size, _VALUE.size)):
+        for key, value in tuple(bpf_syscall.items(self._counts, _KEY.size, _VALUE.size)):
             digits, layer = _KEY.unpack(key)
             count, number = _VALUE.unpack(value)
             container = digits.decode("ascii", "replace")
             if not known(container) or layer >= len(_LAYERS):
-                bpf.delete(self._counts, key)
+                bpf_syscall.delete(self._counts, key)
                 self._last.pop(key, None)
                 continue
             if new := count - self._last.get(key, 0):
                 rows.append(Row(container, _LAYERS[layer], new, number))
                 self._last[key] = count
-        lost = bpf.lookup(self._lost, bytes(4), 8)
+        lost = bpf_syscall.lookup(self._lost, bytes(4), 8)
         total = int.from_bytes(lost or b"", "little")
         new_lost, self._last_lost = total - self._last_lost, total
         return rows, new_lost

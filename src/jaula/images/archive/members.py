@@ -14,14 +14,14 @@ from jaula.errors import InvalidRequest, JaulaError
 from jaula.images.registry.growing_file import GrowingFile
 from jaula.images.registry.worker_pool import WorkerPool
 from jaula.images.store.blobs import BlobWriter
-from jaula.images.store.store import ImageStore
-from jaula.spec.image import DOCUMENT_LIMIT
+from jaula.images.store.image_store import ImageStore
+from jaula.spec.image_documents import DOCUMENT_LIMIT
 from jaula.storage.compression import Source
 from jaula.storage.layers.extract import clean_path
-from jaula.storage.layers.store import LayerStore
-from jaula.storage.tar.entry import HARD_LINK, REGULAR, SYMLINK, TarEntry, quote_name
-from jaula.storage.tar.reader import Archive, Limits, is_tar_header
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.tar.sandboxed import open_archive
+from jaula.storage.tar.tar_entry import HARD_LINK, REGULAR, SYMLINK, TarEntry, quote_name
+from jaula.storage.tar.tar_reader import Archive, Limits, is_tar_header
 
 _FILES_LIMIT = 20_000
 _DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")

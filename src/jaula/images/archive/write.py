@@ -15,10 +15,10 @@ from typing import BinaryIO
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.images.platform import host
+from jaula.images.image_platform import host
 from jaula.images.reference import parse
 from jaula.spec import units
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     CONFIG,
     LAYER_TAR,
     MANIFEST,
@@ -35,8 +35,8 @@ from jaula.spec.image import (
     decode,
     encode,
 )
-from jaula.storage.tar.entry import DIRECTORY
-from jaula.storage.tar.writer import Sink, TarWriter, new_entry
+from jaula.storage.tar.tar_entry import DIRECTORY
+from jaula.storage.tar.tar_writer import Sink, TarWriter, new_entry
 
 __all__ = ["PATH", "ArchivedIndex", "Sink", "write_archive", "write_image"]
 

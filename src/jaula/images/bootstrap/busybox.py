@@ -13,9 +13,9 @@ from pathlib import Path
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.images.archive.write import PATH, write_image
 from jaula.images.bootstrap.host_packages import find, run
-from jaula.spec.image import ImageConfig
-from jaula.storage.tar.entry import DIRECTORY, HARD_LINK
-from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.spec.image_documents import ImageConfig
+from jaula.storage.tar.tar_entry import DIRECTORY, HARD_LINK
+from jaula.storage.tar.tar_writer import TarWriter, new_entry
 
 _PATHS = ("usr/bin/busybox", "bin/busybox")
 _DIRECTORIES = (

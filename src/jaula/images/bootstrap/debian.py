@@ -21,8 +21,8 @@ import msgspec
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.images.archive.write import PATH, write_image
 from jaula.images.bootstrap.host_packages import find, run
-from jaula.images.platform import host
-from jaula.spec.image import ImageConfig
+from jaula.images.image_platform import host
+from jaula.spec.image_documents import ImageConfig
 
 _SUITE = re.compile(r"[a-z][a-z0-9.-]{0,40}", re.ASCII)
 _RELEASE = Path("/etc/os-release")

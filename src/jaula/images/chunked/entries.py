@@ -18,9 +18,9 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.registry.toc import TOC_LIMIT
-from jaula.storage.tar.entry import REGULAR, TarEntry, quote_name
 from jaula.storage.tar.raw_reader import RawTarReader
-from jaula.storage.tar.reader import parse_number
+from jaula.storage.tar.tar_entry import REGULAR, TarEntry, quote_name
+from jaula.storage.tar.tar_reader import parse_number
 
 Document = dict[str, Any]
 

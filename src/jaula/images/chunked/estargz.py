@@ -30,10 +30,10 @@ from jaula.images.chunked.entries import (
 )
 from jaula.images.chunked.part_writer import Compress, Output, PartWriter
 from jaula.images.registry.toc import ESTARGZ_TOC_NAME, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK
-from jaula.spec.image import ESTARGZ_DIGEST
-from jaula.storage.tar.entry import BLOCK, REGULAR, TarEntry
+from jaula.spec.image_documents import ESTARGZ_DIGEST
 from jaula.storage.tar.raw_reader import RawTarReader
-from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.storage.tar.tar_entry import BLOCK, REGULAR, TarEntry
+from jaula.storage.tar.tar_writer import TarWriter, new_entry
 
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 

@@ -31,11 +31,11 @@ from jaula.images.chunked.entries import (
 from jaula.images.chunked.part_writer import Compress, Output, PartWriter
 from jaula.images.chunked.tar_split import TarSplitWriter
 from jaula.images.registry.toc import TOC_LIMIT, ZSTD_CHUNKED_MAGIC
-from jaula.spec.image import ZSTD_CHUNKED_DIGEST, ZSTD_CHUNKED_POSITION
+from jaula.spec.image_documents import ZSTD_CHUNKED_DIGEST, ZSTD_CHUNKED_POSITION
 from jaula.storage.compression import zstd_module
-from jaula.storage.tar.entry import TarEntry
 from jaula.storage.tar.pax import parse_time
 from jaula.storage.tar.raw_reader import RawTarReader
+from jaula.storage.tar.tar_entry import TarEntry
 
 TAR_SPLIT_POSITION = "io.github.containers.zstd-chunked.tarsplit-position"
 

@@ -15,9 +15,9 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.images.dockerfile.errors import DockerfileError
-from jaula.images.dockerfile.words import Flags
-from jaula.spec import image
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_words import Flags
+from jaula.spec import image_documents
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -206,7 +206,7 @@ class Shell(Instruction, frozen=True):
 class Healthcheck(Instruction, frozen=True):
     """``check.test`` is ``("NONE",)``, ``("CMD", ...)`` or ``("CMD-SHELL", text)``."""
 
-    check: image.Healthcheck
+    check: image_documents.Healthcheck
 
 
 class User(Instruction, frozen=True):

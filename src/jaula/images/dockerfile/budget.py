@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
 
 MAX_STEPS = 20_000
 """Instructions that are executed, of all stages and platforms."""

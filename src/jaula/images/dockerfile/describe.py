@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from jaula.images.dockerfile.apply import Scope, change, entries
+from jaula.images.dockerfile.apply_instructions import Scope, change, entries
 from jaula.images.dockerfile.ast import (
     Arg,
     Dockerfile,
@@ -22,10 +22,10 @@ from jaula.images.dockerfile.ast import (
     Run,
 )
 from jaula.images.dockerfile.budget import BuildBudget
-from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
 from jaula.images.dockerfile.lint import without_skipped
 from jaula.images.dockerfile.stage_graph import PlannedStage, Source, StageGraph
-from jaula.spec.image import ImageConfig
+from jaula.spec.image_documents import ImageConfig
 
 Document = dict[str, Any]
 BaseConfig = Callable[[str], ImageConfig | None]

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.images.dockerfile import format as dockerfile_format
-from jaula.images.dockerfile import shell_glob
+from jaula.images.dockerfile import format, shell_glob
 from jaula.images.dockerfile.ast import (
     Add,
     Arg,
@@ -33,9 +32,9 @@ from jaula.images.dockerfile.ast import (
     Workdir,
 )
 from jaula.images.dockerfile.budget import BuildBudget
-from jaula.images.dockerfile.errors import DockerfileError, printable
-from jaula.images.dockerfile.instructions.mount import parse_mount
-from jaula.images.dockerfile.words import fields
+from jaula.images.dockerfile.dockerfile_error import DockerfileError, printable
+from jaula.images.dockerfile.dockerfile_words import fields
+from jaula.images.dockerfile.instructions.run_mount import parse_mount
 from jaula.spec import signals
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -324,7 +323,7 @@ def expand(
         unset.update(substitute.unset)
     if expanded is instruction:
         return instruction
-    return msgspec.structs.replace(expanded, source=dockerfile_format.expanded_text(expanded))
+    return msgspec.structs.replace(expanded, source=format.expanded_text(expanded))
 
 
 def substitute_variables(instruction: Instruction, substitute: Substitution) -> Instruction:

@@ -30,7 +30,7 @@ from jaula.images.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.dockerfile.words import format_json, quote
+from jaula.images.dockerfile.dockerfile_words import format_json, quote
 
 if TYPE_CHECKING:
     from jaula.images.dockerfile.ast import InstructionLine

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import msgspec
 
 from jaula.images.dockerfile.ast import Directives, Heredoc, LintWarning, Location
-from jaula.images.dockerfile.errors import DockerfileError, printable
-from jaula.images.dockerfile.words import (
+from jaula.images.dockerfile.dockerfile_error import DockerfileError, printable
+from jaula.images.dockerfile.dockerfile_words import (
     SPACES,
     json_list,
     split_first,

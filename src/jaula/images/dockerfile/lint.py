@@ -27,9 +27,9 @@ from jaula.images.dockerfile.ast import (
     Stage,
     Workdir,
 )
-from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.dockerfile_error import DockerfileError, printable
+from jaula.images.dockerfile.dockerfile_words import fields, split_first, split_quoted
 from jaula.images.dockerfile.lexer import Lines
-from jaula.images.dockerfile.words import fields, split_first, split_quoted
 
 _RESERVED = ("context", "scratch")
 _SECRETS = frozenset(

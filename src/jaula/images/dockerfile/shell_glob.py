@@ -6,7 +6,7 @@ proportional to the length of the value for every pattern.
 
 from __future__ import annotations
 
-from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.dockerfile_error import DockerfileError, printable
 
 _MAX_LENGTH = 4096
 """Characters of a pattern."""

@@ -22,9 +22,9 @@ from jaula.images.dockerfile.ast import (
     Stage,
 )
 from jaula.images.dockerfile.budget import BuildBudget
-from jaula.images.dockerfile.errors import DockerfileError, did_you_mean, printable
+from jaula.images.dockerfile.dockerfile_error import DockerfileError, did_you_mean, printable
+from jaula.images.dockerfile.dockerfile_parser import parse_trigger
 from jaula.images.dockerfile.expand import Substitution
-from jaula.images.dockerfile.parser import parse_trigger
 from jaula.images.reference import familiar
 
 PROXIES = frozenset(

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from jaula.images.reference import Reference
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.registry.manifest import Document
+    from jaula.images.registry.manifest_download import Document
     from jaula.images.registry.repository import Repository
 
 

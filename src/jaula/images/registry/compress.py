@@ -25,9 +25,9 @@ from jaula.images.chunked import estargz, zstd_chunked
 from jaula.images.chunked.part_writer import Compress, Output
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.store.blobs import BlobWriter
-from jaula.images.store.quota import Quota
-from jaula.images.store.store import Image, ImageStore, Lease, short
-from jaula.spec.image import (
+from jaula.images.store.image_quota import Quota
+from jaula.images.store.image_store import Image, ImageStore, Lease, short
+from jaula.spec.image_documents import (
     CONFIG,
     DOCKER_LAYER_GZIP,
     DOCKER_LAYER_TAR,

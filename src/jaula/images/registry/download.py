@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from jaula.errors import InvalidRequest
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
-from jaula.images.registry.http.transport import HttpResponse
+from jaula.images.registry.http.registry_transport import HttpResponse
+from jaula.images.registry.registry_errors import ConnectionLost, RegistryError, Unreachable
 from jaula.images.registry.repository import Repository
 from jaula.images.store.blobs import BlobWriter
-from jaula.spec.image import Descriptor
+from jaula.spec.image_documents import Descriptor
 
 _CHUNK = 1 << 18  # bytes
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from jaula.errors import InvalidRequest
 from jaula.images.reference import Reference
-from jaula.images.registry import manifest as registry_manifest
+from jaula.images.registry import manifest_download
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.client import RegistryClient
+from jaula.images.registry.registry_client import RegistryClient
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload
 
@@ -35,7 +35,7 @@ def push_list(
     """
     if reference.tag is None:
         raise InvalidRequest("a manifest list is pushed under a tag")
-    document = registry_manifest.read(data, media_type, expected=None, what="the manifest list")
+    document = manifest_download.read(data, media_type, expected=None, what="the manifest list")
     if not document.is_index:
         raise InvalidRequest(f"{media_type[:100]!r} is not a manifest list")
     listed = {descriptor.digest for descriptor in document.index().manifests}

@@ -13,15 +13,15 @@ import msgspec
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.images.reference import is_tag
-from jaula.images.registry import manifest as registry_manifest
+from jaula.images.registry import manifest_download
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import ConnectionLost, RegistryError
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.transport import HttpResponse
-from jaula.images.registry.manifest import Document
-from jaula.images.registry.session import Session, check
+from jaula.images.registry.http.registry_transport import HttpResponse
+from jaula.images.registry.manifest_download import Document
+from jaula.images.registry.registry_errors import ConnectionLost, RegistryError
+from jaula.images.registry.registry_session import Session, check
 from jaula.images.registry.timeouts import Timeouts
-from jaula.spec.image import DOCUMENT_LIMIT, Descriptor
+from jaula.spec.image_documents import DOCUMENT_LIMIT, Descriptor
 
 _ATTEMPTS = 2  # at a server before the next one is asked
 _TAGS_LIMIT = 20_000
@@ -59,13 +59,13 @@ class Repository:
 
         def fetch() -> Document:
             target = f"/{self.path}/manifests/{reference}"
-            headers = {"Accept": registry_manifest.ACCEPTED}
+            headers = {"Accept": manifest_download.ACCEPTED}
             response = self.session.request(
                 "GET", target, self.scopes, cancel=cancel, headers=headers
             )
             with check(response, 200):
                 what = f"the manifest {reference}"
-                return registry_manifest.read(
+                return manifest_download.read(
                     response.document(DOCUMENT_LIMIT, what),
                     response.header("Content-Type"),
                     expected=reference if ":" in reference else None,
@@ -86,7 +86,7 @@ class Repository:
         def fetch() -> bytes:
             with self.blob(descriptor.digest, 0, cancel) as response:
                 data = response.document(descriptor.size, f"blob {descriptor.digest}")
-            digest = registry_manifest.sha256(data)
+            digest = manifest_download.sha256(data)
             if digest != descriptor.digest or len(data) != descriptor.size:
                 raise InvalidRequest(
                     f"image config verification failed for digest {descriptor.digest}: "

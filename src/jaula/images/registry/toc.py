@@ -30,14 +30,14 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     ESTARGZ_DIGEST,
     ZSTD_CHUNKED_DIGEST,
     ZSTD_CHUNKED_POSITION,
     Descriptor,
 )
 from jaula.storage.compression import decompress_stream
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.tar_reader import TarReader
 
 ESTARGZ_TOC_NAME = b"stargz.index.json"
 PREFETCH_LANDMARK = ".prefetch.landmark"

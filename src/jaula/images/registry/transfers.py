@@ -21,15 +21,15 @@ from collections.abc import Callable
 
 from jaula import spans
 from jaula.errors import JaulaError, Unavailable, resource_error
-from jaula.images.registry import progress
+from jaula.images.registry import progress_messages
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.download import receive
 from jaula.images.registry.growing_file import GrowingFile
-from jaula.images.registry.progress import ProgressBoard
+from jaula.images.registry.progress_messages import ProgressBoard
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.worker_pool import WorkerPool
-from jaula.images.store.store import ImageStore, short
-from jaula.spec.image import Descriptor
+from jaula.images.store.image_store import ImageStore, short
+from jaula.spec.image_documents import Descriptor
 
 log = logging.getLogger("jaula.registry")
 
@@ -82,10 +82,10 @@ class Transfer:
 
     def _post(self, text: str) -> None:
         for board in tuple(self._boards):
-            board.post(progress.status(text, short(self.layer.digest)))
+            board.post(progress_messages.status(text, short(self.layer.digest)))
 
     def _update(self, text: str, current: int) -> None:
-        message = progress.amount(text, short(self.layer.digest), current, self.layer.size)
+        message = progress_messages.amount(text, short(self.layer.digest), current, self.layer.size)
         for board in tuple(self._boards):
             board.update(message, last=current == self.layer.size)
 
@@ -218,7 +218,7 @@ class Transfers:
             transfer.start_unpacking(self._unpackers)
             return transfer, True
         if self._receivers.busy:
-            board.post(progress.status("Waiting", short(layer.digest)))
+            board.post(progress_messages.status("Waiting", short(layer.digest)))
         self._receivers.submit(spans.in_context(lambda: transfer.receive(self._unpackers)))
         return transfer, True
 

@@ -15,16 +15,16 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.images.registry import manifest as registry_manifest
+from jaula.images.registry import manifest_download
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.transport import HttpResponse
+from jaula.images.registry.http.registry_transport import HttpResponse
 from jaula.images.registry.http.url import Url
+from jaula.images.registry.registry_errors import ConnectionLost, RegistryError, Unreachable
+from jaula.images.registry.registry_session import check
 from jaula.images.registry.repository import Repository, retry
-from jaula.images.registry.session import check
 from jaula.images.registry.timeouts import ERROR_LIMIT
-from jaula.spec.image import Descriptor
+from jaula.spec.image_documents import Descriptor
 
 CHUNK = 64 << 20  # bytes of one request
 _READ_SIZE = 1 << 18  # bytes
@@ -96,7 +96,7 @@ class Upload:
 
         Return whether the registry lists it among the referrers of ``subject``.
         """
-        digest = registry_manifest.sha256(data)
+        digest = manifest_download.sha256(data)
 
         def ask() -> bool:
             response = self._session.request(

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable, resource_error
 from jaula.sha256 import sha256
-from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.errors import DAMAGED_DISK
+from jaula.spec.image_documents import DOCUMENT_LIMIT
+from jaula.storage.file_errors import DAMAGED_DISK
 from jaula.storage.trees import list_with_prefix, remove_with_prefix
 
 _PARTIAL = "new-"

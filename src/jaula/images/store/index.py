@@ -17,7 +17,7 @@ from enum import StrEnum
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.image import INDEXES, MANIFESTS, Descriptor, Index, decode
+from jaula.spec.image_documents import INDEXES, MANIFESTS, Descriptor, Index, decode
 
 DEPTH_LIMIT = 3  # indexes, one in another
 INDEXES_LIMIT = 32  # documents that are read for one index

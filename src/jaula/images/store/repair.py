@@ -7,9 +7,9 @@ cannot be recreated: the image has to be pulled or loaded again.
 from __future__ import annotations
 
 from jaula.errors import CorruptState
-from jaula.images.store.catalog import check_document
-from jaula.images.store.store import ImageStore
-from jaula.spec.image import Descriptor, Manifest, decode
+from jaula.images.store.image_catalog import check_document
+from jaula.images.store.image_store import ImageStore
+from jaula.spec.image_documents import Descriptor, Manifest, decode
 
 Pairs = list[tuple[Descriptor, str]]
 

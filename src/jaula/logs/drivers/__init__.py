@@ -12,9 +12,9 @@ from jaula.logs.drivers import local
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.drivers.json_file import check as check_json_file
 from jaula.logs.drivers.none import NoneWriter
+from jaula.logs.log_driver import LogWriter
+from jaula.logs.log_opt import Limits, check_names, split_cache, split_delivery_mode
 from jaula.logs.non_blocking import NonBlockingWriter
-from jaula.logs.options import Limits, check_names, split_cache, split_delivery_mode
-from jaula.logs.protocol import LogWriter
 from jaula.spec.log_drivers import BY_NAME, DRIVERS, NAMES, SENDING
 
 
@@ -57,7 +57,7 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
     :raises OSError: when the file cannot be opened.
     """
     if driver == POD:
-        from jaula.logs.drivers.cri import open_writer as cri_writer
+        from jaula.logs.drivers.cri_driver import open_writer as cri_writer
 
         return cri_writer(options)
     _check_name(driver)

@@ -16,13 +16,13 @@ from collections.abc import Mapping
 import msgspec.msgpack
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.address import TLS, LogAddress
 from jaula.logs.address import parse as parse_log_address
 from jaula.logs.buffered_sender import BufferedSender
-from jaula.logs.connection import connector
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, attributes, buffer_size
-from jaula.logs.options import OUTSIDE
+from jaula.logs.log_connection import connector
+from jaula.logs.log_opt import OUTSIDE
 from jaula.spec import units
 
 _BOOLEANS = ("fluentd-async", "fluentd-request-ack", "fluentd-sub-second-precision")
@@ -31,7 +31,7 @@ _OPTIONS = (
     *("fluentd-address", "fluentd-buffer-limit", "fluentd-max-retries"),
     *_BOOLEANS,
     *_DURATIONS,
-    *options.ATTRIBUTES,
+    *log_opt.ATTRIBUTES,
 )
 _EVENT_TIME = 0  # the extension type of a time with nanoseconds
 
@@ -73,9 +73,9 @@ def check(log_opts: Mapping[str, str]) -> Settings:
 
     :raises InvalidRequest: when one is not valid.
     """
-    options.check_names("fluentd", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
+    log_opt.check_names("fluentd", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
     flags = {
-        name: options.parse_boolean(name, log_opts[name]) for name in _BOOLEANS if name in log_opts
+        name: log_opt.parse_boolean(name, log_opts[name]) for name in _BOOLEANS if name in log_opts
     }
     if flags.get("fluentd-request-ack"):
         raise InvalidRequest(
@@ -89,7 +89,7 @@ def check(log_opts: Mapping[str, str]) -> Settings:
     limit = buffer_size("fluentd", log_opts)
     if "fluentd-buffer-limit" in log_opts and "max-buffer-size" not in log_opts:
         name = "fluentd-buffer-limit"
-        limit = options.parse_size(name, log_opts[name]) or options.BUFFER
+        limit = log_opt.parse_size(name, log_opts[name]) or log_opt.BUFFER
     return Settings(
         parse_address(log_opts.get("fluentd-address", "")),
         limit,

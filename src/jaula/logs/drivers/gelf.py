@@ -15,18 +15,18 @@ from collections.abc import Mapping
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.address import LogAddress
 from jaula.logs.address import parse as parse_log_address
 from jaula.logs.buffered_sender import BufferedSender
-from jaula.logs.connection import connector
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, attributes, buffer_size
-from jaula.logs.options import OUTSIDE
+from jaula.logs.log_connection import connector
+from jaula.logs.log_opt import OUTSIDE
 
 _OPTIONS = (
     *("gelf-address", "gelf-compression-type", "gelf-compression-level"),
     *("gelf-tcp-max-reconnect", "gelf-tcp-reconnect-delay"),
-    *options.ATTRIBUTES,
+    *log_opt.ATTRIBUTES,
 )
 _WINDOW_BITS = {"gzip": 31, "zlib": 15, "none": 0}  # of zlib.compressobj
 _LEVEL = {"stdout": 6, "stderr": 3}  # syslog(3): info, err
@@ -66,7 +66,7 @@ def check(log_opts: Mapping[str, str]) -> Settings:
 
     :raises InvalidRequest: when one is not valid, or the address is absent.
     """
-    options.check_names("gelf", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
+    log_opt.check_names("gelf", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
     if not log_opts.get("gelf-address"):
         raise InvalidRequest("gelf-address is a required parameter", hint="udp://host:12201")
     address = parse_address(log_opts["gelf-address"])

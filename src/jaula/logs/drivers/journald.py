@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.buffered_sender import BufferedSender
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, buffer_size
 
@@ -22,7 +22,7 @@ def check(log_opts: Mapping[str, str]) -> int:
 
     :raises InvalidRequest: when an option is not valid.
     """
-    options.check_names("journald", log_opts, COMMON)
+    log_opt.check_names("journald", log_opts, COMMON)
     return buffer_size("journald", log_opts)
 
 

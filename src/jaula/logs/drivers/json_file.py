@@ -17,9 +17,9 @@ from collections.abc import Mapping
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.file_writer import FileWriter
-from jaula.logs.options import Limits
+from jaula.logs.log_opt import Limits
 from jaula.logs.rotation import MODE, Rotation
 
 MAX_SIZE = 10_000_000  # bytes
@@ -35,7 +35,7 @@ _LINE_END = b'\\n","stream":"'  # in entries: the log's text ends with a newline
 
 
 class JsonFileWriter(FileWriter):
-    """A :class:`jaula.logs.protocol.LogWriter`."""
+    """A :class:`jaula.logs.log_driver.LogWriter`."""
 
     def __init__(
         self,
@@ -136,8 +136,8 @@ def check(log_opts: Mapping[str, str]) -> Limits:
 
     :raises InvalidRequest: when an option is not valid, in Docker's words.
     """
-    options.check_names("json-file", log_opts, _OPTIONS)
-    limits = options.parse_limits(log_opts, Limits(MAX_SIZE, MAX_FILE, compress=False))
+    log_opt.check_names("json-file", log_opts, _OPTIONS)
+    limits = log_opt.parse_limits(log_opts, Limits(MAX_SIZE, MAX_FILE, compress=False))
     if limits.compress and (limits.max_file < 2 or not limits.max_size):
         raise InvalidRequest(
             "compress cannot be true when max-file is less than 2 or max-size is not set"

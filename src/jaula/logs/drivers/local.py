@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.drivers.json_file import JsonFileWriter
-from jaula.logs.options import Limits
+from jaula.logs.log_opt import Limits
 
 MAX_SIZE = 20_000_000  # bytes
 MAX_FILE = 5
@@ -35,8 +35,8 @@ def check(log_opts: Mapping[str, str]) -> Limits:
 
     :raises InvalidRequest: when an option is not valid, in Docker's words.
     """
-    options.check_names("local", log_opts, ("max-size", "max-file", "compress"))
-    limits = options.parse_limits(log_opts, Limits(MAX_SIZE, MAX_FILE, compress=True))
+    log_opt.check_names("local", log_opts, ("max-size", "max-file", "compress"))
+    limits = log_opt.parse_limits(log_opts, Limits(MAX_SIZE, MAX_FILE, compress=True))
     if not limits.compress or limits.max_file > 1:
         return limits
     if "compress" in log_opts:

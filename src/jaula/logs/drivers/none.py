@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NoneWriter:
-    """A :class:`jaula.logs.protocol.LogWriter`. Discarded output does not count as dropped."""
+    """A :class:`jaula.logs.log_driver.LogWriter`. Discarded output does not count as dropped."""
 
     dropped = 0
     error = ""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.buffered_sender import BufferedSender
 from jaula.logs.line_buffer import LineBuffer
 
@@ -30,8 +30,8 @@ def buffer_size(driver: str, log_opts: Mapping[str, str]) -> int:
             hint="mode=non-blocking",
         )
     if "max-buffer-size" not in log_opts:
-        return options.BUFFER
-    return options.parse_size("max-buffer-size", log_opts["max-buffer-size"]) or options.BUFFER
+        return log_opt.BUFFER
+    return log_opt.parse_size("max-buffer-size", log_opts["max-buffer-size"]) or log_opt.BUFFER
 
 
 def attributes(log_opts: Mapping[str, str]) -> dict[str, str]:
@@ -46,7 +46,7 @@ complete."""
 
 
 class RemoteWriter:
-    """A :class:`jaula.logs.protocol.LogWriter` that sends each line."""
+    """A :class:`jaula.logs.log_driver.LogWriter` that sends each line."""
 
     def __init__(self, sender: BufferedSender, message: Message) -> None:
         self._sender = sender

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
+from jaula.logs import log_opt
 from jaula.logs.address import TLS, LogAddress
 from jaula.logs.address import parse as parse_address
 from jaula.logs.buffered_sender import BufferedSender
-from jaula.logs.connection import connector
 from jaula.logs.drivers.remote_base import COMMON, Message, RemoteWriter, buffer_size
-from jaula.logs.options import ADDRESS, OUTSIDE, TLS_FILES
+from jaula.logs.log_connection import connector
+from jaula.logs.log_opt import ADDRESS, OUTSIDE, TLS_FILES
 from jaula.logs.timestamp import Clock
 
 _FACILITIES = (
@@ -60,7 +60,7 @@ def check(log_opts: Mapping[str, str]) -> Settings:
 
     :raises InvalidRequest: when one is not valid.
     """
-    options.check_names("syslog", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
+    log_opt.check_names("syslog", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
     address = parse_address(log_opts.get(ADDRESS, ""))
     format = log_opts.get("syslog-format", "")
     if format not in _FORMATS:

@@ -6,7 +6,7 @@ is reached), the file is polled ten times a second. It is polled every two secon
 The watch is read only at the end of the log: a reader that is late is not woken by each line. The
 kernel merges equal events and drops those above its limit, so unread ones take little memory.
 
-:mod:`jaula.logs.reader.reader` determines which file comes next.
+:mod:`jaula.logs.reader.log_reader` determines which file comes next.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 
 from jaula.kernel import inotify
 from jaula.logs import timestamp
-from jaula.logs.entry import LogEntry, Selection, select
+from jaula.logs.log_entry import LogEntry, Selection, select
 from jaula.logs.pod_log import PodLog
+from jaula.logs.reader.log_reader import open_log
 from jaula.logs.reader.read import read_tail
-from jaula.logs.reader.reader import open_log
 
 _POLL = 0.1  # seconds between polls without a watch
 _POLL_WATCHED = 2.0  # seconds between polls with a watch

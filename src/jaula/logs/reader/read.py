@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from jaula.logs import cri_format, gzip_file, timestamp
-from jaula.logs.entry import EVERYTHING, LogEntry, Selection, decode, select
+from jaula.logs.log_entry import EVERYTHING, LogEntry, Selection, decode, select
 from jaula.logs.pod_log import PodLog
 from jaula.logs.reader import rotated_files
-from jaula.logs.reader.reader import BLOCK, LONGEST_LINE, GzipFileReader, Position, open_log
+from jaula.logs.reader.log_reader import BLOCK, LONGEST_LINE, GzipFileReader, Position, open_log
 
 
 def read(log: str | PodLog, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:

@@ -13,7 +13,7 @@ import socket
 
 from jaula.errors import JaulaError
 from jaula.kernel.netlink import in_netns
-from jaula.network.firewall.nftables import open_nft
+from jaula.network.firewall.nft_command import open_nft
 
 ADDRESS = "127.0.0.11"
 PORT = 53

@@ -37,11 +37,11 @@ from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import OPEN, Limits
 from jaula.network.firewall.endpoint_tables import EndpointTables
-from jaula.network.firewall.nftables import FirewallError, LoadMissing, Nft
+from jaula.network.firewall.nft_command import FirewallError, LoadMissing, Nft
 from jaula.network.ipam import Addresses, IpamPlan, Subnet, mac_from_address
-from jaula.network.network import PORT_PREFIX, Network, OnRepair, no_report
+from jaula.network.network_driver import PORT_PREFIX, Network, OnRepair, no_report
 from jaula.network.owner import LinkOwner
-from jaula.spec.endpoint import Endpoint, PublishedPort
+from jaula.spec.endpoint_record import Endpoint, PublishedPort
 
 CARRIER_TIMEOUT = 0.25  # seconds
 SUBNET_ATTEMPTS = 32

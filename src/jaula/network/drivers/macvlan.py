@@ -15,14 +15,14 @@ from jaula.errors import JaulaError
 from jaula.network import endpoint_config, host_routes
 from jaula.network.drivers.parent_interface import ParentInterface
 from jaula.network.ipam import Addresses, IpamPlan
-from jaula.network.network import (
+from jaula.network.network_driver import (
     MacAddressInUse,
     Network,
     OnRepair,
     OtherSubnets,
     no_report,
 )
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint_record import Endpoint
 
 ROUTED_MODES = ("l3", "l3s")
 """Modes of ipvlan in which the parent routes, and no host answers for a gateway address."""

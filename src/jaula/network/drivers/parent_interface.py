@@ -23,7 +23,7 @@ from jaula.kernel.rtnetlink import (
     set_link,
 )
 from jaula.network.owner import LinkOwner
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint_record import Endpoint
 
 MAX_VLAN_ID = 4094
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)

@@ -23,9 +23,9 @@ from jaula.kernel import nftables
 from jaula.kernel.netlink import Netlink
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import set_elements, table_name
-from jaula.network.firewall.nftables import FirewallError, LoadMissing, Nft
+from jaula.network.firewall.nft_command import FirewallError, LoadMissing, Nft
 from jaula.network.ipam import link_local_address
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint_record import Endpoint
 
 _IFNAMSIZ = 16  # bytes of the name of an interface, include/uapi/linux/if.h
 
@@ -33,7 +33,7 @@ _IFNAMSIZ = 16  # bytes of the name of an interface, include/uapi/linux/if.h
 class AntiSpoof:
     """The anti-spoofing table of all bridges. ``endpoints`` returns the current bridge endpoints.
 
-    ``kept_tables`` is as in :class:`jaula.network.networks.Networks`.
+    ``kept_tables`` is as in :class:`jaula.network.network_table.Networks`.
 
     On a kernel without nftables rules for bridges nothing is loaded, and ``warnings`` says so.
     """

@@ -63,7 +63,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from jaula.spec.endpoint import ANY, ANY6, Endpoint, PublishedPort
+from jaula.spec.endpoint_record import ANY, ANY6, Endpoint, PublishedPort
 
 INTERNAL_GROUP = zlib.crc32(b"jaula internal")
 """The interface group of bridges of internal networks."""

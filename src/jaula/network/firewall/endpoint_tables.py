@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from jaula.errors import Unsupported
-from jaula.network.firewall.nftables import FirewallError, LoadMissing, Nft
+from jaula.network.firewall.nft_command import FirewallError, LoadMissing, Nft
 from jaula.network.ipam import link_local_address
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint_record import Endpoint
 
 REPLY = 120  # seconds after the last datagram of a flow of UDP
 SEEN = 65536  # flows of UDP

@@ -21,7 +21,7 @@ from jaula.kernel import mountinfo, mounts, namespaces
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.openat2 import RESOLVE, openat2
 from jaula.runtime import seqpacket
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
-from jaula.spec.runtime import Mount
+from jaula.spec.runtime_spec import Mount
 
 _ATTRIBUTES: dict[str, tuple[int, int]] = {  # option: (attributes set, attributes cleared)
     "ro": (MOUNT_ATTR.RDONLY, 0),

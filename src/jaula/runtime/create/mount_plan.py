@@ -17,28 +17,28 @@ from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.kernel.paths import components
-from jaula.runtime.create import devices, mount_options
+from jaula.kernel.openat2 import components
+from jaula.runtime.create import device_nodes, mount_options
 from jaula.runtime.create.mount_options import (
     PROPAGATION,
     MountOptions,
     known_options,
     parse_options,
 )
-from jaula.runtime.create.namespaces import FILE_SYSTEMS
+from jaula.runtime.create.namespace_plan import FILE_SYSTEMS
 from jaula.runtime.init import mask_steps, mount_steps, step
-from jaula.spec.runtime import Linux, Mount, Spec
+from jaula.spec.runtime_spec import Linux, Mount, Spec
 
 __all__ = ["host_propagation", "known_options", "needs_preparation", "parse_options", "plan"]
 
 _LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # take context= in a userns too
 LINKS = (
-    devices.Link("/proc/self/fd", "dev/fd"),
-    devices.Link("/proc/self/fd/0", "dev/stdin"),
-    devices.Link("/proc/self/fd/1", "dev/stdout"),
-    devices.Link("/proc/self/fd/2", "dev/stderr"),
-    devices.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
-    devices.Link("pts/ptmx", "dev/ptmx", replace=True),
+    device_nodes.Link("/proc/self/fd", "dev/fd"),
+    device_nodes.Link("/proc/self/fd/0", "dev/stdin"),
+    device_nodes.Link("/proc/self/fd/1", "dev/stdout"),
+    device_nodes.Link("/proc/self/fd/2", "dev/stderr"),
+    device_nodes.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
+    device_nodes.Link("pts/ptmx", "dev/ptmx", replace=True),
 )
 
 
@@ -110,19 +110,19 @@ def _dev_is_bound(spec: Spec) -> bool:
     )
 
 
-def _nodes(spec: Spec, nodes: Sequence[devices.Node]) -> tuple[devices.Node, ...]:
+def _nodes(spec: Spec, nodes: Sequence[device_nodes.Node]) -> tuple[device_nodes.Node, ...]:
     """Return the nodes to create: none below a bind-mounted /dev."""
     bound = _dev_is_bound(spec)
     return tuple(node for node in nodes if not (bound and components(node.path)[0] == "dev"))
 
 
-def needs_store(spec: Spec, nodes: Sequence[devices.Node]) -> bool:
+def needs_store(spec: Spec, nodes: Sequence[device_nodes.Node]) -> bool:
     """Return whether a node is needed outside a /dev created by us: a device, or a mask."""
     if not any(is_device_directory(mount) for mount in spec.mounts):
         return True
     return any(
         components(node.path)[0] != "dev"
-        or (node.path == "/dev/null" and node.number != devices.NULL_NUMBER)
+        or (node.path == "/dev/null" and node.number != device_nodes.NULL_NUMBER)
         for node in nodes
     )
 
@@ -186,11 +186,11 @@ def plan(
             writable_cgroups.append(mount.destination)
     steps.extend(mask_steps.Freeze(destination) for destination in reversed(writable_cgroups))
     device_list = linux.devices if linux is not None else ()
-    steps.extend(_nodes(spec, devices.device_nodes(device_list)))
+    steps.extend(_nodes(spec, device_nodes.device_nodes(device_list)))
     if not _dev_is_bound(spec):
         steps.extend(LINKS)
     if terminal:
-        steps.append(devices.Console())
+        steps.append(device_nodes.Console())
     steps.extend(after_devices)
     if spec.process is not None:
         steps.append(mask_steps.WorkingDirectory(spec.process.cwd))
@@ -328,7 +328,7 @@ def _controller_links(mount: Mount, names: Sequence[str]) -> list[step.Step]:
     """Return links from each controller to the hierarchy that it shares with other controllers."""
     directory = "/".join(components(mount.destination))
     return [
-        devices.Link(name, f"{directory}/{controller}")
+        device_nodes.Link(name, f"{directory}/{controller}")
         for name in names
         if "," in name
         for controller in name.split(",")

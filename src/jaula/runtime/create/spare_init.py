@@ -21,22 +21,21 @@ from msgspec import structs
 
 from jaula.errors import RuntimeFailure, system_error_text
 from jaula.kernel.namespaces import SharedPid
-from jaula.kernel.paths import components
+from jaula.kernel.openat2 import components
 from jaula.kernel.poll import readable
 from jaula.runtime import seqpacket
-from jaula.runtime.create import mount_plan, namespaces
-from jaula.runtime.create.devices import Console
-from jaula.runtime.create.process import FdStack, clone_into
-from jaula.runtime.create.rootfs import prepare_mounts
-from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import init
+from jaula.runtime.create import mount_plan, namespace_plan
+from jaula.runtime.create.clone_process import FdStack, clone_into
+from jaula.runtime.create.device_nodes import Console
+from jaula.runtime.create.mount_rootfs import prepare_mounts
+from jaula.runtime.init import init, process_setup
+from jaula.runtime.init.init_sync import follow, report
 from jaula.runtime.init.mask_steps import ReadonlyRoot, RootPropagation, WorkingDirectory
 from jaula.runtime.init.mount_steps import AttachPrepared, MountFilesystem
 from jaula.runtime.init.spare import SpareStart, encode
 from jaula.runtime.init.step import SYSTEM_DIRECTORIES, SYSTEM_SLOTS, Step
-from jaula.runtime.init.sync import follow, report
 from jaula.runtime.interfaces import Cgroup, Interfaces
-from jaula.spec.runtime import Linux, Resources, Spec, State
+from jaula.spec.runtime_spec import Linux, Resources, Spec, State
 
 OF_START = (RootPropagation, Console, WorkingDirectory, ReadonlyRoot)
 """Steps that change the root or the process, and come after the system directories."""
@@ -124,13 +123,13 @@ def create(
         cgroup = interfaces.cgroups.create(linux.cgroups_path)
         try:
             cgroup.apply(devices_of(linux))
-            ns = namespaces.plan(linux, sandbox, fd_stack)
+            ns = namespace_plan.plan(linux, sandbox, fd_stack)
             steps = _ahead(mount_plan.plan_in_cgroup(spec, cgroup.locations().values()))
             config = init.InitConfig(
                 join=ns.join,
                 mapped=ns.user_fd is not None,
                 create=ns.create,
-                time_offsets=namespaces.time_offsets(linux),
+                time_offsets=namespace_plan.time_offsets(linux),
                 mount_point=mount_point,
                 own_mounts=ns.own_mounts,
                 pivot=True,
@@ -142,7 +141,7 @@ def create(
                 ),
                 prepare_inside=None,
                 steps=steps,
-                process=init_exec.prepare(
+                process=process_setup.prepare(
                     process_spec,
                     structs.replace(linux, seccomp=None),
                     State("", "creating", ""),

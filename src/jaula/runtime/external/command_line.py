@@ -18,8 +18,8 @@ import time
 import msgspec
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import process
-from jaula.runtime.protocol import ExternalRuntime
+from jaula.kernel import process_calls
+from jaula.runtime.shim_protocol import ExternalRuntime
 
 LOG_NAME = "runtime.log"
 STATE_NAME = "runtime"
@@ -167,7 +167,7 @@ def call(
         _exec_runtime(parent, argv, stdio or (-1, stdout_write, stdout_write), error_write)
     os.close(stdout_write)
     os.close(error_write)
-    pidfd = process.pidfd_open(pid)
+    pidfd = process_calls.pidfd_open(pid)
     try:
         output_tail = _wait(pidfd, stdout_read, time.monotonic() + timeout)
         if output_tail is None:
@@ -187,7 +187,7 @@ def call(
             f"{prefix}: cannot execute {runtime.path}: {os.strerror(int(exec_errno))}",
             hint="check the runtime's path in the engine's configuration",
         )
-    code, signum = process.exit_code(status)
+    code, signum = process_calls.exit_code(status)
     if signum:
         raise RuntimeFailure(f"{prefix}: {runtime.path} was killed by signal {signum}")
     if code:
@@ -204,7 +204,7 @@ def _exec_runtime(
     """Execute the runtime in the child; write the errno if that fails."""
     try:
         os.setpgid(0, 0)
-        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        process_calls.prctl(process_calls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         # A pipe at its end: crun changes the owner of even an unused null device.
@@ -212,8 +212,8 @@ def _exec_runtime(
         os.close(write_end)
         for number, fd in enumerate(stdio):
             os.dup2(fd if fd >= 0 else empty_pipe, number)
-        process.close_on_exec_from(3)
-        process.reset_signals()
+        process_calls.close_on_exec_from(3)
+        process_calls.reset_signals()
         os.execve(argv[0], argv, environment())
     except OSError as error:
         os.write(error_write, b"%d" % (error.errno or 0))

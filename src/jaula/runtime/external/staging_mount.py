@@ -14,8 +14,8 @@ from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.runtime.create import mount_options
-from jaula.runtime.create.devices import FILE_TYPES
-from jaula.spec.runtime import Device
+from jaula.runtime.create.device_nodes import FILE_TYPES
+from jaula.spec.runtime_spec import Device
 
 CANDIDATES = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 

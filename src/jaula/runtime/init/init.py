@@ -2,7 +2,7 @@
 
 The stage process joins the user namespace and the namespaces that the spec shares, then clones init
 into the new ones. Init builds its root, drops its privileges and executes the program.
-:mod:`jaula.runtime.init.sync` holds the messages that they exchange with the parent.
+:mod:`jaula.runtime.init.init_sync` holds the messages that they exchange with the parent.
 
 A container that is created now and started later waits on a listening socket. The client that
 connects starts it, and receives the error or, when the program runs, end of file.
@@ -22,13 +22,12 @@ from typing import NoReturn
 import msgspec
 from msgspec import structs
 
-from jaula.kernel import loopback, mounts, namespaces, process
+from jaula.kernel import loopback, mounts, namespaces, process_calls
 from jaula.kernel.namespaces import CLONE, SharedPid
 from jaula.runtime import seqpacket
-from jaula.runtime.create.process import Stdio
-from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import hooks, lsm_labels, program
-from jaula.runtime.init.exec import ProcessConfig
+from jaula.runtime.create.clone_process import Stdio
+from jaula.runtime.init import find_program, oci_hooks, process_labels, process_setup
+from jaula.runtime.init.init_sync import HOOKS_DONE, report, socket_at, wait_to_proceed
 from jaula.runtime.init.mask_steps import (
     MaskPath,
     ReadonlyPath,
@@ -36,10 +35,10 @@ from jaula.runtime.init.mask_steps import (
     Sysctl,
     WorkingDirectory,
 )
+from jaula.runtime.init.process_setup import ProcessConfig
 from jaula.runtime.init.step import RootfsContext, Step
-from jaula.runtime.init.sync import HOOKS_DONE, report, socket_at, wait_to_proceed
 from jaula.runtime.interfaces import ignore
-from jaula.spec.runtime import Hooks, State
+from jaula.spec.runtime_spec import Hooks, State
 
 STEPS_AFTER_HOOKS = (WorkingDirectory, Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
 """Steps that complete the root; hooks, which may still change it, run before."""
@@ -84,7 +83,7 @@ _START_TIMEOUT = 10.0  # seconds for a client of the start socket to send it
 def stage(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
     """Join namespaces, then clone init as a child of the parent."""
     try:
-        process.prctl(process.PR_SET_DUMPABLE, 0)
+        process_calls.prctl(process_calls.PR_SET_DUMPABLE, 0)
         for fd in config.unused:
             os.close(fd)
         os.chdir(config.mount_point)
@@ -95,7 +94,7 @@ def stage(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
         for fd, kind in config.join:
             namespaces.setns(fd, kind)
         if config.mapped:
-            init_exec.become_root()
+            process_setup.become_root()
         if offsets >= 0:
             namespaces.unshare(CLONE.NEWTIME)
             create &= ~CLONE.NEWTIME
@@ -121,11 +120,13 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
         if config.spare:
             config, made_mounts = _become(config, sync_sock)
         label_request = config.process.labels
-        label_fds = lsm_labels.open_labels(label_request, lsm_labels.open_proc(label_request))
+        label_fds = process_labels.open_labels(
+            label_request, process_labels.open_proc(label_request)
+        )
         if config.hostname is not None and config.create & CLONE.NEWUTS:
-            process.sethostname(config.hostname)
+            process_calls.sethostname(config.hostname)
         if config.domainname is not None and config.create & CLONE.NEWUTS:
-            process.setdomainname(config.domainname)
+            process_calls.setdomainname(config.domainname)
         if config.create & CLONE.NEWNET:
             loopback.set_up()
         root, prepared_mounts = config.root, config.prepared_mounts
@@ -167,7 +168,7 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
             config.start_socket,
             listener.socket if listener else -1,
         )
-        kept_fds = init_exec.take_stdio(
+        kept_fds = process_setup.take_stdio(
             *stdio,
             terminal=config.terminal,
             preserve=config.preserve,
@@ -180,30 +181,30 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
         if listener:
             listener = structs.replace(listener, socket=kept_fds[4])
             process_config = structs.replace(process_config, listener=listener)
-        in_cwd = init_exec.try_cwd(process_config.cwd)
+        in_cwd = process_setup.try_cwd(process_config.cwd)
         pid = wait_to_proceed(sync_sock)
         if kept_fds[3] >= 0:
-            program.check_program(process_config)
+            find_program.check_program(process_config)
             sync_sock = _wait_for_start(sync_sock, kept_fds[3])
-        process_config = program.with_home(process_config)
-        init_exec.drop(process_config, label_fds, in_cwd=in_cwd)
+        process_config = find_program.with_home(process_config)
+        process_setup.drop(process_config, label_fds, in_cwd=in_cwd)
         if config.hooks is not None and config.hooks.start_container and config.state is not None:
             action = "hooks"
             if listener:
-                init_exec.confine(process_config, pid)
+                process_setup.confine(process_config, pid)
                 process_config = structs.replace(process_config, filter=None)
             state = structs.replace(config.state, pid=os.getpid(), status="created")
-            hooks.run(
+            oci_hooks.run(
                 "startContainer",
                 config.hooks.start_container,
                 state,
                 environment=process_config.environment,
-                confine=lambda: init_exec.confine(process_config, pid),
+                confine=lambda: process_setup.confine(process_config, pid),
             )
             os.write(sync_sock.fileno(), HOOKS_DONE)
             action = "start the program"
-        program.execute(
-            process_config, config.preserve, lambda: init_exec.confine(process_config, pid)
+        find_program.execute(
+            process_config, config.preserve, lambda: process_setup.confine(process_config, pid)
         )
     except BaseException as error:  # noqa: BLE001 - reported, and the process exits
         report(sync_sock, error, action)
@@ -241,7 +242,7 @@ def _hooks(config: InitConfig, sync_sock: _socket.socket) -> None:
     assert config.hooks is not None
     assert config.state is not None
     state = structs.replace(config.state, pid=os.getpid(), status="creating")
-    hooks.run(
+    oci_hooks.run(
         "createContainer",
         config.hooks.create_container,
         state,

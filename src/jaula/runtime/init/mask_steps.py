@@ -8,9 +8,9 @@ import stat
 
 import msgspec
 
-from jaula.kernel import mounts, process
-from jaula.kernel.paths import RESOLVE, make_directory_in_root, open_in_root, openat2
-from jaula.runtime.init.exec import ExecError
+from jaula.kernel import mounts, process_calls
+from jaula.kernel.openat2 import RESOLVE, make_directory_in_root, open_in_root, openat2
+from jaula.runtime.init.process_setup import ExecError
 from jaula.runtime.init.step import RootfsContext, attach, is_procfs
 
 _DOMAINNAME = "kernel/domainname"
@@ -56,7 +56,7 @@ class Sysctl(msgspec.Struct, frozen=True):
         path = self.name.replace(".", "/")
         by_call = path == _DOMAINNAME
         if by_call:
-            process.setdomainname(self.value)
+            process_calls.setdomainname(self.value)
         proc = _procfs(context)
         try:
             access = os.O_RDONLY if by_call else os.O_RDWR

@@ -12,7 +12,7 @@ import msgspec
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import numa
 from jaula.spec import cpuset
-from jaula.spec.runtime import MemoryPolicy
+from jaula.spec.runtime_spec import MemoryPolicy
 
 _FIELD = "linux.memoryPolicy"
 

@@ -24,7 +24,7 @@ import msgspec
 
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.kernel.paths import (
+from jaula.kernel.openat2 import (
     RESOLVE,
     open_in_root,
     openat2,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jaula.errors import InvalidRequest
-from jaula.kernel.process import PER_LINUX, PER_LINUX32
-from jaula.spec.runtime import Personality
+from jaula.kernel.process_calls import PER_LINUX, PER_LINUX32
+from jaula.spec.runtime_spec import Personality
 
 DOMAINS = {"LINUX": PER_LINUX, "LINUX32": PER_LINUX32}
 

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
-from jaula.kernel import mounts, process
+from jaula.kernel import mounts, process_calls
 from jaula.runtime import seqpacket
-from jaula.runtime.init.exec import ProcessConfig
+from jaula.runtime.init.process_setup import ProcessConfig
 from jaula.runtime.init.step import SYSTEM_SLOTS, RootfsContext, Step
-from jaula.runtime.protocol import SHIM_COMM
+from jaula.runtime.shim_protocol import SHIM_COMM
 
 
 class SpareStart(msgspec.Struct, frozen=True):
@@ -84,5 +84,5 @@ def wait(sync_sock: _socket.socket) -> tuple[SpareStart, list[int]]:
     data, fds = seqpacket.receive(sync_sock)
     if not data:
         os._exit(0)
-    process.set_name(SHIM_COMM)
+    process_calls.set_name(SHIM_COMM)
     return decode(data), fds

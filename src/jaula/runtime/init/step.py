@@ -1,7 +1,7 @@
 """Steps that build a container's root: values with ``describe`` and ``execute``.
 
 This module holds what they share. The steps are in :mod:`jaula.runtime.init.mount_steps`,
-:mod:`jaula.runtime.init.mask_steps` and :mod:`jaula.runtime.create.devices`.
+:mod:`jaula.runtime.init.mask_steps` and :mod:`jaula.runtime.create.device_nodes`.
 
 They run in init before pivot_root: in the container's namespaces, with all capabilities over them,
 and with the host's tree still at ``/``. The new root is a descriptor. Nothing below it is ever
@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from jaula.kernel import mounts
-from jaula.kernel.paths import (
+from jaula.kernel.openat2 import (
     RESOLVE,
     components,
     make_directory_in_root,

@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
-from jaula.runtime import protocol, seqpacket
-from jaula.runtime.protocol import SOCKET_NAME, Answer, HelloRequest, ShimRequest
+from jaula.runtime import seqpacket, shim_protocol
 from jaula.runtime.shim.event_loop import EventLoop
+from jaula.runtime.shim_protocol import SOCKET_NAME, Answer, HelloRequest, ShimRequest
 
 _BACKLOG = 128  # connections, of engines that gave up among them, while the shim is stopped
 UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
@@ -32,7 +32,7 @@ class ControlSockets:
 
     ``handle`` carries out a request; descriptors that it keeps it removes from the list.
     ``after_reply`` is called after each reply. ``held`` are descriptors that an engine gets with
-    the answer to its :class:`~jaula.runtime.protocol.HelloRequest`.
+    the answer to its :class:`~jaula.runtime.shim_protocol.HelloRequest`.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ class ControlSockets:
         self._connections[sock.fileno()] = sock
         self._event_loop.watch(sock.fileno(), select.EPOLLIN, lambda _: self._on_message(sock))
 
-    def notify(self, event: protocol.Event) -> None:
+    def notify(self, event: shim_protocol.Event) -> None:
         """Send an event to every connected engine."""
-        data = protocol.encode(event)
+        data = shim_protocol.encode(event)
         for sock in list(self._connections.values()):
             self._send(data, sock)
 
@@ -157,7 +157,7 @@ class ControlSockets:
         number = 0
         passed: Sequence[int] = ()
         try:
-            request = protocol.decode_shim_request(data)
+            request = shim_protocol.decode_shim_request(data)
             number = request.number
             reply = self._handle(request, fds)
             passed = self._held if isinstance(request, HelloRequest) else ()
@@ -168,5 +168,5 @@ class ControlSockets:
         finally:
             for fd in fds:
                 os.close(fd)
-        self._send(protocol.encode(reply), sock, passed)
+        self._send(shim_protocol.encode(reply), sock, passed)
         self._after_reply()

@@ -22,18 +22,18 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from jaula.errors import JaulaError
-from jaula.kernel import process
+from jaula.kernel import process_calls
 from jaula.kernel.namespaces import SharedPid
 from jaula.kernel.poll import readable
-from jaula.runtime import protocol, seqpacket
+from jaula.runtime import seqpacket, shim_protocol
 from jaula.runtime.create import mount_options, mount_plan
-from jaula.runtime.create.process import FdStack, Stdio, stdio_pipes
-from jaula.runtime.init import exec as init_exec
+from jaula.runtime.create.clone_process import FdStack, Stdio, stdio_pipes
+from jaula.runtime.init import process_setup
 from jaula.runtime.interfaces import Interfaces
-from jaula.runtime.protocol import Answer, LogSetup, StartRequest
 from jaula.runtime.shim.event_loop import EventLoop
 from jaula.runtime.shim.stdio_relay import StdioRelay
-from jaula.spec import runtime as oci
+from jaula.runtime.shim_protocol import Answer, LogSetup, StartRequest
+from jaula.spec import runtime_spec
 from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.rootfs import OverlayRoot
 
@@ -54,43 +54,50 @@ _MOUNTS = (
     ("/dev/shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536")),
 )
 _HIERARCHIES = (("cpu,cpuacct", "cpu,cpuacct"), ("memory", "memory"), ("pids", "pids"))
-_MAPPINGS = (oci.IDMapping(0, 1_000_000_000, 65536),)
-_SECCOMP = oci.Seccomp(
+_MAPPINGS = (runtime_spec.IDMapping(0, 1_000_000_000, 65536),)
+_SECCOMP = runtime_spec.Seccomp(
     "SCMP_ACT_ERRNO",
     architectures=("SCMP_ARCH_X86_64",),
     syscalls=(
-        oci.Syscall(("read", "write"), "SCMP_ACT_ALLOW"),
-        oci.Syscall(("socket",), "SCMP_ACT_ALLOW", args=(oci.SyscallArg(0, 1, "SCMP_CMP_EQ"),)),
+        runtime_spec.Syscall(("read", "write"), "SCMP_ACT_ALLOW"),
+        runtime_spec.Syscall(
+            ("socket",), "SCMP_ACT_ALLOW", args=(runtime_spec.SyscallArg(0, 1, "SCMP_CMP_EQ"),)
+        ),
     ),
 )
-_SPEC = oci.Spec(
-    process=oci.Process(
+_SPEC = runtime_spec.Spec(
+    process=runtime_spec.Process(
         "/",
         ("true",),
         ("PATH=/usr/bin:/bin", "HOME=/root"),
-        user=oci.User(additional_gids=(0,)),
-        capabilities=oci.Capabilities(
+        user=runtime_spec.User(additional_gids=(0,)),
+        capabilities=runtime_spec.Capabilities(
             bounding=_CAPABILITIES, effective=_CAPABILITIES, permitted=_CAPABILITIES
         ),
-        rlimits=(oci.Rlimit("RLIMIT_NOFILE", 20000, 1024),),
+        rlimits=(runtime_spec.Rlimit("RLIMIT_NOFILE", 20000, 1024),),
     ),
-    root=oci.Root("rootfs"),
+    root=runtime_spec.Root("rootfs"),
     hostname="container",
     mounts=(
-        *(oci.Mount(path, kind, kind, options) for path, kind, options in _MOUNTS),
-        oci.Mount("/etc/hosts", "/dev/null", "bind", ("bind", "rprivate", "nosuid", "nodev")),
+        *(runtime_spec.Mount(path, kind, kind, options) for path, kind, options in _MOUNTS),
+        runtime_spec.Mount(
+            "/etc/hosts", "/dev/null", "bind", ("bind", "rprivate", "nosuid", "nodev")
+        ),
     ),
     annotations={
         LANDLOCK_ANNOTATION: '{"handledAccessFs":1,"paths":[{"path":"/","access":1}]}',
     },
-    linux=oci.Linux(
+    linux=runtime_spec.Linux(
         namespaces=tuple(
-            oci.Namespace(kind) for kind in ("mount", "user", "pid", "network", "ipc", "uts")
+            runtime_spec.Namespace(kind)
+            for kind in ("mount", "user", "pid", "network", "ipc", "uts")
         ),
         uid_mappings=_MAPPINGS,
         gid_mappings=_MAPPINGS,
-        devices=(oci.Device("/dev/null", "c", 1, 3, 0o666, 0, 0),),
-        resources=oci.Resources((oci.DeviceCgroup(False, access="rwm"),), pids=oci.Pids(4096)),
+        devices=(runtime_spec.Device("/dev/null", "c", 1, 3, 0o666, 0, 0),),
+        resources=runtime_spec.Resources(
+            (runtime_spec.DeviceCgroup(False, access="rwm"),), pids=runtime_spec.Pids(4096)
+        ),
         rootfs_propagation="private",
         seccomp=_SECCOMP,
         sysctl={"net.ipv4.ip_unprivileged_port_start": "0"},
@@ -132,13 +139,13 @@ def _messages() -> None:
     """Send and receive a request with a descriptor, and an answer."""
     ours, theirs = seqpacket.pair()
     with contextlib.closing(ours), contextlib.closing(theirs):
-        seqpacket.send(ours, protocol.encode(_REQUEST), (ours.fileno(),))
+        seqpacket.send(ours, shim_protocol.encode(_REQUEST), (ours.fileno(),))
         data, fds = seqpacket.receive(theirs)
         for fd in fds:
             os.close(fd)
-        protocol.decode_zygote(data)
-    protocol.encode(Answer(0, pid=1, shim_pid=1))
-    os.close(process.pidfd_open(os.getpid()))
+        shim_protocol.decode_zygote(data)
+    shim_protocol.encode(Answer(0, pid=1, shim_pid=1))
+    os.close(process_calls.pidfd_open(os.getpid()))
 
 
 def _relay(interfaces: Interfaces) -> None:
@@ -161,13 +168,13 @@ def _relay(interfaces: Interfaces) -> None:
 
 def _process(interfaces: Interfaces) -> None:
     """Decode the spec, and encode its process without a filter, which the cache has."""
-    spec = oci.decode(oci.encode(_SPEC))
+    spec = runtime_spec.decode(runtime_spec.encode(_SPEC))
     assert spec.process is not None
     assert spec.linux is not None
     linux = msgspec.structs.replace(spec.linux, seccomp=None)
-    state = oci.State("container", "creating", "/bundle", 0, spec.annotations)
+    state = runtime_spec.State("container", "creating", "/bundle", 0, spec.annotations)
     with _fd_stack() as fd_stack:
-        init_exec.prepare(
+        process_setup.prepare(
             spec.process, linux, state, interfaces, fd_stack, annotations=spec.annotations
         )
 

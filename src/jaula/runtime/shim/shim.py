@@ -37,19 +37,21 @@ import msgspec
 
 from jaula import feature
 from jaula.errors import InvalidRequest, JaulaError, NotFound, RuntimeFailure
-from jaula.kernel import process, tty
+from jaula.kernel import process_calls, tty
 from jaula.kernel.poll import readable
-from jaula.runtime import exec as runtime_exec
-from jaula.runtime import protocol, seqpacket
-from jaula.runtime.create import create, spare_init
-from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import FdStack, ProcessHandle
-from jaula.runtime.external import cgroup_cleanup
-from jaula.runtime.external import runtime as external_runtime
-from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import lsm_labels
+from jaula.runtime import exec_process as runtime_exec
+from jaula.runtime import seqpacket, shim_protocol
+from jaula.runtime.create import create_init, spare_init
+from jaula.runtime.create.clone_process import FdStack, ProcessHandle
+from jaula.runtime.create.user_namespace_maps import host_id
+from jaula.runtime.external import external_runtime, foreign_cgroups
+from jaula.runtime.init import process_labels, process_setup
 from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
-from jaula.runtime.protocol import (
+from jaula.runtime.shim import prefault
+from jaula.runtime.shim.engine_connections import ControlSockets
+from jaula.runtime.shim.event_loop import EventLoop
+from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
+from jaula.runtime.shim_protocol import (
     EXIT_NAME,
     SHIM_COMM,
     Answer,
@@ -70,11 +72,7 @@ from jaula.runtime.protocol import (
     SpareInitRequest,
     StartRequest,
 )
-from jaula.runtime.shim import prefault
-from jaula.runtime.shim.engine_connections import ControlSockets
-from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 from jaula.spec.asciicast import SUFFIX, CastWriter
 
 MAX_RECORDINGS = 1000  # sessions of one container that are recorded
@@ -114,7 +112,7 @@ class Shim:
         self.interfaces = interfaces
         self.event_loop = EventLoop()
         self.spawn_helper = spawn_helper
-        spawn_helper.timeout = protocol.helper_timeout(
+        spawn_helper.timeout = shim_protocol.helper_timeout(
             request.runtime,
             checkpoint=request.restore is not None,
             early=request.restore is not None and request.restore.early,
@@ -172,7 +170,7 @@ class Shim:
             self.engines.stop_listening()
             raise
         self.started_at = time.time()
-        self.spawn_helper.timeout = protocol.helper_timeout(request.runtime)
+        self.spawn_helper.timeout = shim_protocol.helper_timeout(request.runtime)
         try:
             self._supervise(log, clients)
         except BaseException:
@@ -221,7 +219,7 @@ class Shim:
     def _supervise(self, log: LogWriter, clients: tuple[int, ...]) -> None:
         """Open pidfd and cgroup of init, relay its stdio, and watch for exit and OOM events."""
         request, init = self.request, self.init
-        self.pidfd = process.pidfd_open(init.pid)
+        self.pidfd = process_calls.pidfd_open(init.pid)
         self.cgroup = self._open_cgroup()
         self.stdio = StdioRelay(
             self.event_loop,
@@ -291,7 +289,7 @@ class Shim:
 
     # requests of engines
 
-    def _handle_request(self, request: protocol.ShimRequest, fds: list[int]) -> Answer:
+    def _handle_request(self, request: shim_protocol.ShimRequest, fds: list[int]) -> Answer:
         """Carry out a request; descriptors that are kept are removed from ``fds``."""
         if isinstance(request, HelloRequest):
             return Answer(
@@ -325,9 +323,9 @@ class Shim:
                 stdio.recording.resize(request.width, request.height)
         elif isinstance(request, SignalRequest):
             if request.exec_id:
-                process.pidfd_send_signal(self.execs[request.exec_id].pidfd, request.signum)
+                process_calls.pidfd_send_signal(self.execs[request.exec_id].pidfd, request.signum)
             else:
-                process.pidfd_send_signal(self.pidfd, request.signum)
+                process_calls.pidfd_send_signal(self.pidfd, request.signum)
         return Answer(request.number, pid=pid)
 
     def _reopen_log(self) -> None:
@@ -370,7 +368,7 @@ class Shim:
             self._end_execs()
         commit, before = fds[0], _children()
         helper_timeout = self.spawn_helper.timeout
-        self.spawn_helper.timeout = protocol.helper_timeout(None, checkpoint=True)
+        self.spawn_helper.timeout = shim_protocol.helper_timeout(None, checkpoint=True)
         if request.hold:
             self.spawn_helper.timeout = None  # an engine decides
 
@@ -402,7 +400,7 @@ class Shim:
     def _end_execs(self) -> None:
         """Kill the exec'd processes and report their exit."""
         for exec_id, each in list(self.execs.items()):
-            process.pidfd_send_signal(each.pidfd, signal.SIGKILL)
+            process_calls.pidfd_send_signal(each.pidfd, signal.SIGKILL)
             readable(None, each.pidfd)
             self._exec_ended(exec_id)
 
@@ -451,7 +449,7 @@ class Shim:
             raise
         if self.spawn_helper.ahead and self.request.runtime is None:
             self.spare_due = time.monotonic() + _IDLE
-        pidfd = process.pidfd_open(handle.pid)
+        pidfd = process_calls.pidfd_open(handle.pid)
         stdio = StdioRelay(
             self.event_loop,
             master=handle.master,
@@ -479,7 +477,7 @@ class Shim:
         self.spawn_helper.wait()
         end = time.monotonic() + patience
         for pid in _children() - before:
-            pidfd = process.pidfd_open(pid)
+            pidfd = process_calls.pidfd_open(pid)
             try:
                 if not readable(max(0.0, end - time.monotonic()), pidfd):
                     os.kill(pid, signal.SIGKILL)
@@ -520,13 +518,13 @@ class Shim:
 
         It has no descriptor of the container's output or of a client, which would keep it open.
         """
-        process.close_fds_except((*self.interfaces.fds, sock.fileno(), self.pidfd))
+        process_calls.close_fds_except((*self.interfaces.fds, sock.fileno(), self.pidfd))
         cgroup = self.interfaces.cgroups.open(self.init.cgroup)
         prefault.run((self._prefault_exec,), sock)
         data, _ = seqpacket.receive(sock)
         if not data:
             raise RuntimeFailure("the shim has ended")
-        request = protocol.decode_shim_request(data)
+        request = shim_protocol.decode_shim_request(data)
         assert isinstance(request, ExecRequest)
         return self._make_exec(request, cgroup)
 
@@ -546,7 +544,7 @@ class Shim:
             raise RuntimeFailure(f"runtime {self.request.runtime.name} has no debug sessions")
         toolbox, *target = fds[1 if request.stream is not None else 0 :]
         pidfd, root = target if request.target else (-1, -1)
-        label = lsm_labels.mount_label(_read_spec(self.request.bundle))
+        label = process_labels.mount_label(_read_spec(self.request.bundle))
         enter_root = feature.runtime("debug-root")
         return self._make_exec(
             request, enter_root=lambda: enter_root(toolbox, root, label), target=pidfd
@@ -593,7 +591,7 @@ class Shim:
             )
             pid, pidfd = self.init.pid, self.pidfd
             if target >= 0:
-                pid, pidfd = process.pid_of(target), target
+                pid, pidfd = process_calls.pid_of(target), target
             return runtime_exec.start(
                 pid, pidfd, cgroup or self.cgroup, process_spec, config, options
             )
@@ -601,10 +599,10 @@ class Shim:
             fd_stack.close()
 
     def _compile_exec(
-        self, spec: oci.Spec, process_spec: oci.Process, fd_stack: FdStack
-    ) -> init_exec.ProcessConfig:
+        self, spec: runtime_spec.Spec, process_spec: runtime_spec.Process, fd_stack: FdStack
+    ) -> process_setup.ProcessConfig:
         assert spec.linux is not None
-        return init_exec.prepare(
+        return process_setup.prepare(
             process_spec,
             spec.linux,
             _state(self.request, spec, "running", self.init.pid),
@@ -625,7 +623,7 @@ class Shim:
         self.event_loop.forget(exec_process.pidfd)
         os.close(exec_process.pidfd)
         exec_process.stdio.drain()
-        self.engines.notify(ExecExited(exec_id, process.exit_code(status)[0]))
+        self.engines.notify(ExecExited(exec_id, process_calls.exit_code(status)[0]))
         self.draining.add(exec_process.stdio)
 
     def _run_once(self) -> None:
@@ -667,7 +665,7 @@ class Shim:
             return
         finished_at = time.time()
         self.event_loop.forget(self.pidfd)
-        code, signum = process.exit_code(status)
+        code, signum = process_calls.exit_code(status)
         cgroup = self.cgroup
         if cgroup.pids():  # in a shared pid namespace processes outlive init
             cgroup.kill()
@@ -682,7 +680,7 @@ class Shim:
                 runtime, self.request.run_dir, self.request.container_id
             )
             if error:
-                cgroup_cleanup.remove(self.init.cgroup)
+                foreign_cgroups.remove(self.init.cgroup)
         try:
             cgroup.destroy()
         except JaulaError as failure:
@@ -728,10 +726,10 @@ def _children() -> set[int]:
         return set()
 
 
-def _read_spec(bundle: str) -> oci.Spec:
+def _read_spec(bundle: str) -> runtime_spec.Spec:
     try:
         with open(f"{bundle}/config.json", "rb") as file:
-            return oci.decode(file.read())
+            return runtime_spec.decode(file.read())
     except OSError as error:
         raise RuntimeFailure(f"bundle {bundle}: {error}") from error
     except msgspec.MsgspecError as error:
@@ -761,7 +759,7 @@ def write_exit_record(run_dir: str, record: ExitRecord) -> None:
     path = f"{run_dir}/{EXIT_NAME}"
     try:
         with open(f"{path}.new", "wb") as file:
-            file.write(protocol.encode(record))
+            file.write(shim_protocol.encode(record))
         os.rename(f"{path}.new", path)
     except FileNotFoundError:
         return  # the engine has force-removed the container
@@ -777,7 +775,7 @@ def _is_cancelled(engine: socket.socket) -> bool:
     the container over.
     """
     try:
-        return engine.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT) == protocol.CANCEL
+        return engine.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT) == shim_protocol.CANCEL
     except BlockingIOError:
         return False
 
@@ -816,9 +814,11 @@ def _mount_point(request: StartRequest) -> str:
     return f"{request.run_dir}/rootfs"
 
 
-def _state(request: StartRequest, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
+def _state(
+    request: StartRequest, spec: runtime_spec.Spec, status: str, pid: int = 0
+) -> runtime_spec.State:
     """Return the OCI state document of the container."""
-    return oci.State(request.container_id, status, request.bundle, pid, spec.annotations)
+    return runtime_spec.State(request.container_id, status, request.bundle, pid, spec.annotations)
 
 
 def create_container(
@@ -838,7 +838,7 @@ def create_container(
         spare = None
     start_fds = StartFds.of(request, fds)
     spec = _read_spec(request.bundle)
-    options = create.CreateOptions(
+    options = create_init.CreateOptions(
         state=_state(request, spec, "creating"),
         root=request.root,
         mount_point=_mount_point(request),
@@ -862,7 +862,7 @@ def create_container(
             spec, options, interfaces, request.restore, start_fds.hold
         )
         return restored
-    return create.start(spec, options, interfaces, spare)
+    return create_init.start(spec, options, interfaces, spare)
 
 
 def main(
@@ -874,10 +874,10 @@ def main(
     """
 
     def work() -> None:
-        process.set_name(SHIM_COMM)
+        process_calls.set_name(SHIM_COMM)
         run(request, fds, interfaces, spawn_helper)
 
-    process.run_and_exit(f"{SHIM_COMM} {request.container_id}", work)
+    process_calls.run_and_exit(f"{SHIM_COMM} {request.container_id}", work)
 
 
 def run(
@@ -897,7 +897,9 @@ def run(
         return
     start_fds.close_namespaces()
     try:
-        seqpacket.send(engine, protocol.encode(Answer(0, pid=shim.init.pid, shim_pid=os.getpid())))
+        seqpacket.send(
+            engine, shim_protocol.encode(Answer(0, pid=shim.init.pid, shim_pid=os.getpid()))
+        )
         shim.engines.serve(engine)
     except OSError:
         engine.close()  # the engine died meanwhile; the next one connects to our socket
@@ -915,7 +917,7 @@ def _report_failure(run_dir: str, engine: socket.socket, error: JaulaError | OSE
     write_exit_record(run_dir, ExitRecord(code, error=str(error)))
     answer = Answer(0, error=str(error), exit_code=code, errno=number)
     try:
-        seqpacket.send(engine, protocol.encode(answer))
+        seqpacket.send(engine, shim_protocol.encode(answer))
     except BrokenPipeError:
         return  # the engine has ended
 
@@ -983,7 +985,7 @@ class SpawnHelper:
                     if spare is not None:
                         spare.end()
                     raise
-            process.set_name(SHIM_COMM)
+            process_calls.set_name(SHIM_COMM)
             assert isinstance(request, StartRequest)
             return create_container(request, fds, interfaces, lambda: wait_to_proceed(sock), spare)
 
@@ -996,17 +998,17 @@ class SpawnHelper:
         """
         assert self._sock is not None
         with contextlib.suppress(BrokenPipeError):  # it was killed: the start forks another one
-            seqpacket.send(self._sock, protocol.encode(request), sandbox)
+            seqpacket.send(self._sock, shim_protocol.encode(request), sandbox)
 
     def open_helper(self) -> int:
         """Return a pidfd of the helper of :meth:`prepare`, which the caller closes."""
-        return process.pidfd_open(self._helper)
+        return process_calls.pidfd_open(self._helper)
 
     def begin(self, request: StartRequest, fds: list[int], interfaces: Interfaces) -> None:
         """Let a helper create the container of a request, up to its first process."""
         if self._sock is not None:
             try:
-                seqpacket.send(self._sock, protocol.encode(request), fds)
+                seqpacket.send(self._sock, shim_protocol.encode(request), fds)
                 return
             except BrokenPipeError:  # it was killed before there was a request
                 self._sock.close()
@@ -1032,7 +1034,7 @@ class SpawnHelper:
             return True
         self._sock.close()
         self._sock = None
-        pidfd = process.pidfd_open(self._helper)
+        pidfd = process_calls.pidfd_open(self._helper)
         try:
             return bool(readable(self.timeout, pidfd))
         finally:
@@ -1062,7 +1064,7 @@ class SpawnHelper:
         """
         self.wait()
         self._spare = self._fork(work)
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+        process_calls.prctl(process_calls.PR_SET_CHILD_SUBREAPER, 0)
 
     def execute(self, request: ExecRequest, work: Callable[[], ProcessHandle]) -> ProcessHandle:
         """Let the spare helper carry out an exec; without one, run ``work``.
@@ -1072,9 +1074,9 @@ class SpawnHelper:
         if self._spare is None:
             return self.run(work)
         sock, self._spare = self._spare, None
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        process_calls.prctl(process_calls.PR_SET_CHILD_SUBREAPER, 1)
         try:
-            seqpacket.send(sock, protocol.encode(request))
+            seqpacket.send(sock, shim_protocol.encode(request))
         except BrokenPipeError:  # it was killed, or has failed, before there was a request
             sock.close()
             return self.run(work)
@@ -1090,11 +1092,11 @@ class SpawnHelper:
     def _fork(self, work: Callable[[_socket.socket], ProcessHandle]) -> _socket.socket:
         """Fork a helper, and return the socket on which it reports."""
         parent_sock, helper_sock = seqpacket.pair()
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        process_calls.prctl(process_calls.PR_SET_CHILD_SUBREAPER, 1)
         shim_pid = os.getpid()
         self._helper = os.fork()
         if self._helper == 0:
-            process.die_with_parent(shim_pid)
+            process_calls.die_with_parent(shim_pid)
             parent_sock.close()
             _run_helper(lambda: work(helper_sock), helper_sock)
         helper_sock.close()
@@ -1128,7 +1130,7 @@ class SpawnHelper:
 
         :raises HelperKilled: when it died, or did not report within the timeout.
         """
-        pidfd = process.pidfd_open(self._helper)
+        pidfd = process_calls.pidfd_open(self._helper)
         try:
             ready = readable(self.timeout, sock.fileno(), pidfd)
         finally:
@@ -1150,10 +1152,10 @@ class SpawnHelper:
             os.kill(self._helper, signal.SIGKILL)
             os.waitpid(self._helper, 0)
             self._helper = 0
-            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+            process_calls.prctl(process_calls.PR_SET_CHILD_SUBREAPER, 0)
 
 
-def _receive_request(sock: _socket.socket) -> tuple[protocol.ZygoteRequest, list[int]]:
+def _receive_request(sock: _socket.socket) -> tuple[shim_protocol.ZygoteRequest, list[int]]:
     """Wait in a helper for a request of its shim.
 
     :raises RuntimeFailure: when the shim has ended.
@@ -1161,7 +1163,7 @@ def _receive_request(sock: _socket.socket) -> tuple[protocol.ZygoteRequest, list
     data, fds = seqpacket.receive(sock)
     if not data:
         raise RuntimeFailure("the shim has ended")
-    return protocol.decode_zygote(data), fds
+    return shim_protocol.decode_zygote(data), fds
 
 
 def _create_spare_init(
@@ -1225,7 +1227,7 @@ class Reaper:
 
     def watch(self, pid: int) -> None:
         """Reap a child when it exits."""
-        pidfd = process.pidfd_open(pid)
+        pidfd = process_calls.pidfd_open(pid)
         self._pids.add(pid)
         self._event_loop.watch(pidfd, select.EPOLLIN, self._reaper(pid, pidfd))
 

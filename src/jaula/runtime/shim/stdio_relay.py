@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from jaula.runtime.interfaces import LogWriter
-from jaula.runtime.protocol import AttachStream
+from jaula.runtime.shim_protocol import AttachStream
 from jaula.spec.asciicast import CastWriter
 
 READ_SIZE = 1 << 16  # bytes

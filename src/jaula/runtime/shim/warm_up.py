@@ -22,12 +22,12 @@ from typing import cast
 import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
-from jaula.kernel import mounts, process
-from jaula.runtime import protocol, seqpacket
-from jaula.runtime.create.process import FdStack, ProcessHandle, stdio_pipes
+from jaula.kernel import mounts, process_calls
+from jaula.runtime import seqpacket, shim_protocol
+from jaula.runtime.create.clone_process import FdStack, ProcessHandle, stdio_pipes
 from jaula.runtime.interfaces import Cgroup, Interfaces
-from jaula.runtime.protocol import Answer, HelloRequest, LogSetup, SignalRequest, StartRequest
 from jaula.runtime.shim import prefault, shim
+from jaula.runtime.shim_protocol import Answer, HelloRequest, LogSetup, SignalRequest, StartRequest
 from jaula.spec.rootfs import OverlayRoot
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def run(interfaces: Interfaces) -> None:
 
 def run_shim(interfaces: Interfaces) -> None:
     """Execute the life of a container once; it raises as :func:`run`."""
-    fds = process.open_fds()
+    fds = process_calls.open_fds()
     reaped = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         for part in prefault.of_shim(interfaces):
@@ -63,7 +63,7 @@ def run_shim(interfaces: Interfaces) -> None:
     finally:
         signal.signal(signal.SIGCHLD, reaped)
         gc.collect()  # sockets
-        for fd in set(process.open_fds()).difference(fds):  # a shim leaves these to its exit
+        for fd in set(process_calls.open_fds()).difference(fds):  # a shim leaves these to its exit
             os.close(fd)
 
 
@@ -85,12 +85,12 @@ def _run_container(interfaces: Interfaces) -> None:
         engine, shim_end = seqpacket.pair()
         with contextlib.closing(engine):
             for message in (HelloRequest(1), SignalRequest(2, "", signal.SIGKILL)):
-                seqpacket.send(engine, protocol.encode(message))
+                seqpacket.send(engine, shim_protocol.encode(message))
             helper = _Helper(ahead=True)
             helper.prepare_init(init_sock, end_sock)
             without_effects = msgspec.structs.replace(interfaces, cgroups=_Cgroups(interfaces))
             shim.run(request, [shim_end.detach()], without_effects, helper)
-            answer = protocol.decode_from_shim(seqpacket.receive(engine)[0])
+            answer = shim_protocol.decode_from_shim(seqpacket.receive(engine)[0])
             if isinstance(answer, Answer) and answer.error:
                 raise RuntimeFailure(f"warm-up: {answer.error}")
     finally:

@@ -1,6 +1,6 @@
 """Validation of a spec, before anything is created.
 
-Pure, except :mod:`jaula.runtime.validation.host`.
+Pure, except :mod:`jaula.runtime.validation.validate_host`.
 
 Follows runtime-spec config.md and config-linux.md. Where they are silent, a value that the kernel
 would refuse later with a bare errno is refused here with the name of the field.
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.runtime.validation import linux, process, resources
+from jaula.runtime.validation import linux, validate_process, validate_resources
 from jaula.runtime.validation.field import absolute, between, quote, refuse
-from jaula.spec.runtime import Hooks, Mount, Process, Resources, Spec
+from jaula.spec.runtime_spec import Hooks, Mount, Process, Resources, Spec
 
 _UTS_MAX = 64  # bytes of a host or domain name, include/uapi/linux/utsname.h
 _MAX_KEY = 64  # characters of an annotation's or sysctl's name that an error shows in full
@@ -36,7 +36,7 @@ def check(spec: Spec) -> tuple[str, ...]:
         raise refuse("root.path", "is missing")
     if spec.process is None:
         raise refuse("process", "is missing")
-    warnings += process.check(spec.process)
+    warnings += validate_process.check(spec.process)
     kinds = linux.check(spec)
     for field, name in (("hostname", spec.hostname), ("domainname", spec.domainname)):
         if not name:
@@ -55,13 +55,13 @@ def check(spec: Spec) -> tuple[str, ...]:
 def check_process(process_spec: Process) -> tuple[str, ...]:
     """Validate a process that is added to a running container; see :func:`check`."""
     _no_nul(process_spec)
-    return process.check(process_spec)
+    return validate_process.check(process_spec)
 
 
 def check_resources(limits: Resources) -> None:
     """Validate new limits of a container; see :func:`check`."""
     _no_nul(limits)
-    resources.check(limits, "resources")
+    validate_resources.check(limits, "resources")
 
 
 def _no_nul(document: Spec | Process | Resources) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jaula.errors import Unsupported
 from jaula.runtime.init.personality import personality_value
-from jaula.runtime.validation import resources, seccomp, sysctl
+from jaula.runtime.validation import sysctl, validate_resources, validate_seccomp
 from jaula.runtime.validation.field import absolute, between, one_of, quote, refuse
-from jaula.spec.runtime import Device, IDMapping, Linux, Namespace, Process, Spec
+from jaula.spec.runtime_spec import Device, IDMapping, Linux, Namespace, Process, Spec
 
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 PROPAGATIONS = ("private", "slave", "shared", "unbindable")
@@ -30,7 +30,7 @@ def check(spec: Spec) -> dict[str, Namespace]:
     for index, device in enumerate(section.devices):
         _device(f"linux.devices[{index}]", device)
     if section.resources is not None:
-        resources.check(section.resources)
+        validate_resources.check(section.resources)
     sysctl.check(section.sysctl, kinds)
     if section.rootfs_propagation:
         one_of(
@@ -53,7 +53,7 @@ def check(spec: Spec) -> dict[str, Namespace]:
 
         memory_policy.prepare(section.memory_policy)
     if section.seccomp is not None:
-        seccomp.check(section.seccomp)
+        validate_seccomp.check(section.seccomp)
     return kinds
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jaula.runtime.validation.field import quote, refuse
-from jaula.spec.runtime import Namespace
+from jaula.spec.runtime_spec import Namespace
 
 IPC = frozenset(
     f"kernel/{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni")

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jaula.sha256 import sha256
-from jaula.spec.apparmor import DIGITS, NAME
+from jaula.spec.apparmor_name import DIGITS, NAME
 
 _WRITES = "wklx"  # everything but reading
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 
-from jaula.kernel import apparmor as apparmor_names
+from jaula.kernel import apparmor_files, lsm_modules
 from jaula.kernel import landlock as kernel_landlock
-from jaula.kernel import lsm as kernel
 
 
 def active() -> tuple[str, ...]:
@@ -20,7 +19,7 @@ def active() -> tuple[str, ...]:
     except OSError:
         pass  # securityfs is not mounted
     try:
-        return kernel.list_modules()
+        return lsm_modules.list_modules()
     except OSError:  # before Linux 6.8
         return ()
 
@@ -44,7 +43,7 @@ def apparmor_profiles() -> dict[str, str] | None:
     """Return the loaded profiles with their modes, None if the kernel does not list them."""
     try:
         with open("/sys/kernel/security/apparmor/profiles", encoding="utf-8") as file:
-            return apparmor_names.parse_profiles(file.read())
+            return apparmor_files.parse_profiles(file.read())
     except OSError:
         return None
 
@@ -52,7 +51,7 @@ def apparmor_profiles() -> dict[str, str] | None:
 def apparmor_current() -> str:
     """Return the profile of this process, ``unconfined`` without AppArmor."""
     text = _read("/proc/self/attr/apparmor/current")
-    return apparmor_names.parse_current(text)[0] or "unconfined"
+    return apparmor_files.parse_current(text)[0] or "unconfined"
 
 
 def landlock() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from jaula.spec.runtime import Spec
+from jaula.spec.runtime_spec import Spec
 
 
 class LabelRequest(NamedTuple):

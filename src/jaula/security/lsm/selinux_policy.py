@@ -2,7 +2,7 @@
 
 Follows selinux(8) and the files of the policy: /etc/selinux/config names the policy,
 ``contexts/lxc_contexts`` in its directory the contexts of containers.
-:mod:`jaula.security.lsm.selinux` decides the labels.
+:mod:`jaula.security.lsm.selinux_choice` decides the labels.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from jaula.kernel import selinuxfs
-from jaula.security.lsm import detect, selinux
-from jaula.security.lsm.selinux import Types
+from jaula.security.lsm import detect, selinux_choice
+from jaula.security.lsm.selinux_choice import Types
 
 _CONFIG = "/etc/selinux/config"
 _CONTEXTS = "/etc/selinux/{}/contexts/lxc_contexts"
@@ -33,7 +33,7 @@ def read(*, process: str = "", file: str = "") -> Policy:
     """
     if not detect.selinux():
         return Policy()
-    types = selinux.read_types(_contexts(), process=process, file=file)
+    types = selinux_choice.read_types(_contexts(), process=process, file=file)
     unknown = [
         str(context)
         for context in (types.process, types.file)

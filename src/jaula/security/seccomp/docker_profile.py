@@ -19,7 +19,7 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.seccomp import ARCHITECTURES, NATIVE
 from jaula.security.seccomp.constants import ACTIONS, COMPARISONS, FLAGS
-from jaula.spec.runtime import Seccomp, Syscall, SyscallArg
+from jaula.spec.runtime_spec import Seccomp, Syscall, SyscallArg
 
 MAX_BYTES = 1 << 20
 

@@ -14,16 +14,16 @@ import os
 import stat
 from collections.abc import Callable, Collection
 
-from jaula.kernel import paths
-from jaula.kernel.paths import RESOLVE
+from jaula.kernel import openat2
+from jaula.kernel.openat2 import RESOLVE
 from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
-from jaula.storage.tar.entry import (
+from jaula.storage.tar.tar_entry import (
     DIRECTORY,
     REGULAR,
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.writer import (
+from jaula.storage.tar.tar_writer import (
     TAR_TYPES,
     HardLinks,
     Sink,
@@ -82,7 +82,7 @@ class ArchiveWriter:
         self._writer.finish()
 
     def _tree(self, fd: int, path: bytes, status: os.stat_result) -> None:
-        root = paths.openat2(fd, ".", os.O_RDONLY | os.O_DIRECTORY)
+        root = openat2.openat2(fd, ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             entry = self._entry(path, DIRECTORY, status)
             entry.xattrs = portable_xattrs(fd)
@@ -105,7 +105,7 @@ class ArchiveWriter:
             return
         resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
         try:
-            fd = paths.openat2(directory, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+            fd = openat2.openat2(directory, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
         except OSError:
             return  # removed meanwhile
         try:

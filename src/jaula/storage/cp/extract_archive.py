@@ -25,11 +25,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from jaula.errors import Conflict, InvalidRequest, NotAuthorized
-from jaula.kernel import paths
-from jaula.kernel.paths import RESOLVE
-from jaula.storage.errors import file_error
+from jaula.kernel import openat2
+from jaula.kernel.openat2 import RESOLVE
+from jaula.storage.file_errors import file_error
 from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
-from jaula.storage.tar.entry import (
+from jaula.storage.tar.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -145,7 +145,7 @@ class ArchiveExtractor:
             self._directories.move_to_end(path)
             return descriptor
         try:
-            descriptor = paths.open_in_root(
+            descriptor = openat2.open_in_root(
                 self._root, self._path_in_root(path), os.O_PATH | os.O_DIRECTORY
             )
         except FileNotFoundError:
@@ -175,7 +175,7 @@ class ArchiveExtractor:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        fd = paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
+        fd = openat2.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
         if self._parents is not None:
             os.chown(f"/proc/self/fd/{fd}", *self._parents)
         return fd
@@ -190,7 +190,7 @@ class ArchiveExtractor:
         for path, time in self._times.items():
             parent_path, name = posixpath.split(path)
             try:
-                fd = paths.openat2(
+                fd = openat2.openat2(
                     self._open_directory(parent_path),
                     name or ".",
                     os.O_PATH | os.O_NOFOLLOW,
@@ -307,7 +307,7 @@ class ArchiveExtractor:
             else:
                 number = os.makedev(entry.major, entry.minor)
                 os.mknod(name, _NODES[entry.type] | 0o600, number, dir_fd=parent)
-            return paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
+            return openat2.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
 
         fd = self._create(make, parent, path, name)
         try:

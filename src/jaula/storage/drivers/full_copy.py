@@ -27,15 +27,15 @@ from jaula.errors import (
     Unsupported,
     resource_error,
 )
-from jaula.kernel.sync import fsync_paths, sync_file_systems
+from jaula.kernel.syncfs import fsync_paths, sync_file_systems
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.checkpoint_files import extract
-from jaula.storage.diff import sorted_changes, tree_differences
-from jaula.storage.drivers.driver import Change, ChangeFilter
+from jaula.storage.drivers.storage_driver import Change, ChangeFilter
 from jaula.storage.filesystem_type import filesystem_name
+from jaula.storage.layer_diff import sorted_changes, tree_differences
 from jaula.storage.layers.commit_layer import write_layer
-from jaula.storage.layers.store import LayerStore, root_directory_layer
-from jaula.storage.tar.writer import Sink
+from jaula.storage.layers.layer_store import LayerStore, root_directory_layer
+from jaula.storage.tar.tar_writer import Sink
 from jaula.storage.trees import (
     copy_metadata,
     copy_tree,
@@ -52,7 +52,7 @@ _VIEW_LIFETIME = 600.0  # seconds for which a viewed merged tree without a snaps
 
 
 class FullCopyDriver(ABC):
-    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` without the operations on trees."""
+    """A :class:`~jaula.storage.drivers.storage_driver.SnapshotDriver` without those on trees."""
 
     name: str
     instant = False

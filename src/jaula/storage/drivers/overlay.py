@@ -25,21 +25,21 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
-from jaula.kernel.sync import fsync_paths
+from jaula.kernel.syncfs import fsync_paths
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.storage.checkpoint_files import extract
-from jaula.storage.diff import (
+from jaula.storage.drivers import project_quota
+from jaula.storage.drivers.storage_driver import Change, ChangeFilter, SnapshotUsage, open_root
+from jaula.storage.filesystem_type import filesystem_name
+from jaula.storage.layer_diff import (
     has_redirects,
     overlay_differences,
     sorted_changes,
     tree_differences,
 )
-from jaula.storage.drivers import project_quota
-from jaula.storage.drivers.driver import Change, ChangeFilter, SnapshotUsage, open_root
-from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.commit_layer import write_layer
-from jaula.storage.layers.store import LayerStore, root_directory_layer
-from jaula.storage.tar.writer import Sink
+from jaula.storage.layers.layer_store import LayerStore, root_directory_layer
+from jaula.storage.tar.tar_writer import Sink
 from jaula.storage.trees import (
     list_with_prefix,
     open_directory,
@@ -55,7 +55,7 @@ _STAGED, _FORMER = "upper.staged", "upper.former"
 
 
 class OverlayDriver:
-    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` on overlayfs."""
+    """A :class:`~jaula.storage.drivers.storage_driver.SnapshotDriver` on overlayfs."""
 
     name = "overlay"
     instant = True

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaula.errors import Unsupported
-from jaula.kernel import namespaces, quota
+from jaula.kernel import namespaces, quotactl
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.trees import open_directory, write_new
 
@@ -48,7 +48,7 @@ def begin(parent: int, directories: Sequence[int], directory: Path) -> None:
     write_new(parent, _RECORD, b"%d" % project)
     for directory_fd in directories:
         try:
-            quota.set_project(directory_fd, project)
+            quotactl.set_project(directory_fd, project)
         except OSError as error:
             raise _unsupported(directory, os.strerror(error.errno or 0)) from error
 
@@ -62,16 +62,16 @@ def join(parent: int, directory: int) -> None:
     """Assign the project of a container, if it has one, to another empty directory."""
     project = _read_project(parent)
     if project is not None:
-        quota.set_project(directory, project)
+        quotactl.set_project(directory, project)
 
 
 def limit(parent: int, size: int) -> None:
     """Limit the project of a container to its usage plus ``size`` bytes and their inodes."""
     project = _read_project(parent)
     assert project is not None
-    usage = quota.get(parent, project)
+    usage = quotactl.get(parent, project)
     inodes = usage.dqb_curinodes + inodes_of(size)
-    quota.set_limits(parent, project, usage.dqb_curspace + size, inodes)
+    quotactl.set_limits(parent, project, usage.dqb_curspace + size, inodes)
 
 
 def inodes_of(size: int) -> int:
@@ -85,7 +85,7 @@ def end(parent: int) -> None:
     if project is None:
         return
     try:
-        quota.set_limits(parent, project, 0, 0)
+        quotactl.set_limits(parent, project, 0, 0)
     except OSError as error:
         if error.errno not in (*_NO_QUOTA, errno.ENOTSUP, errno.ENOSYS):
             raise  # the ignored errors mean that quotas were disabled
@@ -108,7 +108,7 @@ def _check_enforced(directory_fd: int, directory: Path) -> None:
     if not namespaces.is_initial_userns():
         raise _unsupported(directory, "a rootless engine cannot set quotas")
     try:
-        enforced = quota.is_enforced(directory_fd)
+        enforced = quotactl.is_enforced(directory_fd)
     except OSError as error:
         raise _unsupported(directory, f"quotas are not enabled ({error.strerror})") from error
     if not enforced:
@@ -130,7 +130,7 @@ def _unused_project(directory_fd: int) -> int:
     while True:
         project = secrets.randbelow(_LAST - _FIRST) + _FIRST
         try:
-            usage = quota.get(directory_fd, project)
+            usage = quotactl.get(directory_fd, project)
         except OSError as error:
             if error.errno not in _NO_QUOTA:
                 raise

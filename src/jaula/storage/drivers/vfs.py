@@ -10,14 +10,14 @@ import os
 
 from jaula.config import Paths
 from jaula.storage.drivers import project_quota
-from jaula.storage.drivers.driver import SnapshotUsage
 from jaula.storage.drivers.full_copy import FullCopyDriver
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.drivers.storage_driver import SnapshotUsage
+from jaula.storage.layers.layer_store import LayerStore
 from jaula.storage.trees import copy_tree, open_directory, remove_tree, tree_usage
 
 
 class VfsDriver(FullCopyDriver):
-    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver` for any file system."""
+    """A :class:`~jaula.storage.drivers.storage_driver.SnapshotDriver` for any file system."""
 
     name = "vfs"
 

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 from jaula.errors import CorruptState
 from jaula.kernel import fallocate, fsverity
-from jaula.storage.erofs.image import BLOCK_SIZE, MAX_DEVICES
-from jaula.storage.errors import DAMAGED_DISK
+from jaula.storage.erofs.erofs_image import BLOCK_SIZE, MAX_DEVICES
+from jaula.storage.file_errors import DAMAGED_DISK
 
 _log = logging.getLogger("jaula.storage")
 

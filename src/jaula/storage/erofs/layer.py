@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jaula.storage.erofs.tree import BlobWriter
+    from jaula.storage.erofs.erofs_tree import BlobWriter
 
 METADATA, BLOB, ROOT = "metadata", "blob", "fs"
 MAX_FILES = 500_000
@@ -69,7 +69,7 @@ def open_blob(directory: int, shared: SharedBlobs | None = None) -> Iterator[Blo
 
     Chunks that the blobs ``shared`` have are not written.
     """
-    from jaula.storage.erofs.tree import BlobWriter
+    from jaula.storage.erofs.erofs_tree import BlobWriter
 
     descriptor = os.open(BLOB, _NEW, 0o600, dir_fd=directory)
     try:
@@ -110,7 +110,7 @@ def create(directory: int, root: int, blob: BlobWriter) -> None:
     :raises OSError: when the disk is full.
     :raises ValueError: when a file exceeds the limits of EROFS.
     """
-    from jaula.storage.erofs.tree import pack
+    from jaula.storage.erofs.erofs_tree import pack
 
     with os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", _BUFFER) as metadata:
         pack(root, metadata, blob)

@@ -18,17 +18,17 @@ import os
 import posixpath
 import stat
 
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.openat2 import RESOLVE, openat2
 from jaula.storage.cp.create_archive import ArchiveWriter
-from jaula.storage.diff import overlay_differences
-from jaula.storage.drivers.driver import ChangeFilter, ChangeKind
-from jaula.storage.tar.entry import (
+from jaula.storage.drivers.storage_driver import ChangeFilter, ChangeKind
+from jaula.storage.layer_diff import overlay_differences
+from jaula.storage.tar.tar_entry import (
     DIRECTORY,
     REGULAR,
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.writer import (
+from jaula.storage.tar.tar_writer import (
     TAR_TYPES,
     HardLinks,
     Sink,

@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
-from jaula.kernel import namespaces, paths
+from jaula.kernel import namespaces, openat2
 from jaula.storage import free_space
-from jaula.storage.errors import file_error
-from jaula.storage.tar.entry import (
+from jaula.storage.file_errors import file_error
+from jaula.storage.tar.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -50,8 +50,8 @@ from jaula.storage.trees import (
 )
 
 if TYPE_CHECKING:
-    from jaula.storage.erofs.tree import BlobWriter
-    from jaula.storage.tar.reader import Archive
+    from jaula.storage.erofs.erofs_tree import BlobWriter
+    from jaula.storage.tar.tar_reader import Archive
 
 WHITEOUT_PREFIX = b".wh."
 _AUFS_PREFIX = b".wh..wh."
@@ -123,9 +123,9 @@ class Extractor:
             self._directories[path] = descriptor
         else:
             try:
-                descriptor = paths.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
+                descriptor = openat2.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
-                descriptor = paths.make_directory_in_root(self._root, os.fsdecode(path))
+                descriptor = openat2.make_directory_in_root(self._root, os.fsdecode(path))
             self._remember(path, descriptor)
         return descriptor
 
@@ -323,7 +323,7 @@ class Extractor:
                 self._make_opaque(parent_path + b"/" + hidden if parent_path else hidden)
 
     def _make_opaque(self, parent_path: bytes) -> None:
-        descriptor = paths.open_in_root(
+        descriptor = openat2.open_in_root(
             self._root, parent_path or b".", os.O_RDONLY | os.O_DIRECTORY
         )
         try:

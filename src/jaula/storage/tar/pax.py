@@ -6,7 +6,7 @@ A record overrides a field of the entry's header. The input is hostile.
 from __future__ import annotations
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar.entry import TarEntry, quote_name
+from jaula.storage.tar.tar_entry import TarEntry, quote_name
 
 
 def parse_records(data: bytes) -> dict[bytes, bytes]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar.entry import BLOCK, TarEntry
 from jaula.storage.tar.pax import parse_records
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.tar_entry import BLOCK, TarEntry
+from jaula.storage.tar.tar_reader import TarReader
 
 _SKIP_LIMIT = 1 << 21  # bytes: more than the limit of an extended header
 

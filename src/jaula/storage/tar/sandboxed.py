@@ -1,13 +1,13 @@
 """Read a tar archive of a stranger, whose headers a sandboxed process parses.
 
 The engine reads the archive, computes its digest, and writes the data of files from its buffer. The
-process (:mod:`jaula.storage.tar.parser`) sees the same bytes, and says where entries are and what
-they state. One process reads one archive. So what a process that was taken over can say is said
-about that archive, which has its own digest.
+process (:mod:`jaula.storage.tar.tar_parser`) sees the same bytes, and says where entries are and
+what they state. One process reads one archive. So what a process that was taken over can say is
+said about that archive, which has its own digest.
 
 What it says is as hostile as the archive. It is converted strictly: positions rise and are inside
 the bytes that the process has got, counts and values have limits. The rules of
-:func:`~jaula.storage.tar.reader.check_entry` are applied again.
+:func:`~jaula.storage.tar.tar_reader.check_entry` are applied again.
 
 Facts about the shared memory: F_SEAL_FUTURE_WRITE (fcntl(2), Linux 5.1) leaves the engine's mapping
 writable, and no descriptor of the memory can be written or mapped writable any more.
@@ -27,14 +27,14 @@ import msgspec
 import msgspec.msgpack
 
 from jaula.errors import InvalidRequest
-from jaula.sandbox import limits as sandbox
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import Worker
+from jaula.sandbox import sandbox_limits
+from jaula.sandbox.sandbox_worker import Worker
+from jaula.sandbox.start_sandbox import Task
 from jaula.storage.compression import Source
 from jaula.storage.decompressor import Decompressor
-from jaula.storage.tar.entry import BLOCK, REGULAR, TarEntry
-from jaula.storage.tar.parser import ENTRIES, FILLED, SLOT, SLOTS, Batch, ParseRequest
-from jaula.storage.tar.reader import (
+from jaula.storage.tar.tar_entry import BLOCK, REGULAR, TarEntry
+from jaula.storage.tar.tar_parser import ENTRIES, FILLED, SLOT, SLOTS, Batch, ParseRequest
+from jaula.storage.tar.tar_reader import (
     Limits,
     Stream,
     archive_too_large,
@@ -43,8 +43,8 @@ from jaula.storage.tar.reader import (
     truncated_entry,
 )
 
-TASK = Task("jaula-tar", "the archive", "jaula.storage.tar.parser:parse")
-LIMITS = sandbox.Limits(memory=192 << 20, processor=0, patience=60.0, result=32 << 20)
+TASK = Task("jaula-tar", "the archive", "jaula.storage.tar.tar_parser:parse")
+LIMITS = sandbox_limits.Limits(memory=192 << 20, processor=0, patience=60.0, result=32 << 20)
 """The time is that of one slot or batch; the number of these is limited by the archive's size."""
 
 _F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h

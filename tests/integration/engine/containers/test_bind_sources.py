@@ -13,11 +13,11 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.errors import InvalidRequest
-from jaula.features.checkpoint import bind_sources
-from jaula.features.checkpoint.bind_sources import check_sizes, check_unchanged, find_source
-from jaula.features.checkpoint.runtime import images
+from jaula.features.checkpoint import checkpoint_binds
+from jaula.features.checkpoint.checkpoint_binds import check_sizes, check_unchanged, find_source
+from jaula.features.checkpoint.runtime import criu_images
 from jaula.features.checkpoint.runtime.proto import images_pb2
-from jaula.state.records import MountRecord
+from jaula.state.container_records import MountRecord
 
 
 def keep(source: Path) -> None:
@@ -148,7 +148,7 @@ def open_files(directory: Path, *files: tuple[str, int, int]) -> Path:
         )
         for number, (path, size, flags) in enumerate(files, 1)
     ]
-    (directory / images.FILES).write_bytes(images.encode(images.FILES, entries))
+    (directory / criu_images.FILES).write_bytes(criu_images.encode(criu_images.FILES, entries))
     return directory
 
 
@@ -197,13 +197,13 @@ def test_the_sources_of_one_check_are_opened_in_one_thread(
     expected = [(str(path), 5, os.O_RDONLY) for path in paths]
     directory = open_files(tmp_path, *expected, (str(tmp_path / "gone"), 5, os.O_RDONLY))
     threads: list[object] = []
-    in_thread = bind_sources.in_unshared_thread
+    in_thread = checkpoint_binds.in_unshared_thread
 
     def counted(work: Callable[[], None]) -> None:
         threads.append(work)
         in_thread(work)
 
-    monkeypatch.setattr(bind_sources, "in_unshared_thread", counted)
+    monkeypatch.setattr(checkpoint_binds, "in_unshared_thread", counted)
     descriptors = len(os.listdir("/proc/self/fd"))
     host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.features.trust import keys
+from jaula.features.trust import signing_keys
 
 pytestmark = pytest.mark.criu
 
@@ -24,7 +24,7 @@ while :; do
     usleep 50000
 done
 """
-KEY, STRANGER = keys.generate(), keys.generate()
+KEY, STRANGER = signing_keys.generate(), signing_keys.generate()
 
 
 def jaula(engine: PrivateEngine, *words: str) -> str:
@@ -44,10 +44,10 @@ def count(engine: PrivateEngine, name: str) -> int:
 
 
 @pytest.fixture
-def private_key(tmp_path: Path) -> Callable[[keys.PrivateKey], str]:
+def private_key(tmp_path: Path) -> Callable[[signing_keys.PrivateKey], str]:
     from cryptography.hazmat.primitives import serialization as form
 
-    def write(key: keys.PrivateKey) -> str:
+    def write(key: signing_keys.PrivateKey) -> str:
         path = tmp_path / f"{key.public.fingerprint}.key"
         loaded = form.load_der_private_key(key.der, None)
         path.write_bytes(
@@ -97,7 +97,7 @@ def left(engine: PrivateEngine) -> list[str]:
 def test_a_container_goes_on_at_another_engine(
     source: PrivateEngine,
     target: PrivateEngine,
-    private_key: Callable[[keys.PrivateKey], str],
+    private_key: Callable[[signing_keys.PrivateKey], str],
     tmp_path: Path,
 ) -> None:
     archive = str(tmp_path / "one.tar")
@@ -147,7 +147,7 @@ def test_an_archive_of_this_engine_needs_no_signature(
 def test_an_archive_that_is_not_trusted_leaves_nothing(
     source: PrivateEngine,
     target: PrivateEngine,
-    private_key: Callable[[keys.PrivateKey], str],
+    private_key: Callable[[signing_keys.PrivateKey], str],
     tmp_path: Path,
 ) -> None:
     good, unsigned, foreign = (tmp_path / name for name in ("good", "unsigned", "foreign"))
@@ -176,7 +176,7 @@ def test_an_archive_that_is_not_trusted_leaves_nothing(
 def test_an_archive_without_its_image_or_files_is_refused(
     source: PrivateEngine,
     target: PrivateEngine,
-    private_key: Callable[[keys.PrivateKey], str],
+    private_key: Callable[[signing_keys.PrivateKey], str],
     tmp_path: Path,
 ) -> None:
     key = private_key(KEY)

@@ -12,14 +12,14 @@ import pytest
 from harness import containers
 from harness.containers import eventually
 from harness.engine import PrivateEngine
-from jaula.features.checkpoint.store import (
+from jaula.features.checkpoint.checkpoint_store import (
     CheckpointFile,
     CheckpointFiles,
     CheckpointStore,
     ContainerDescription,
     Manifest,
 )
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 
 SIZE = 1 << 42  # bytes of a hole whose digest takes an hour
 

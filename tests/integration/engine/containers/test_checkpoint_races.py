@@ -22,9 +22,9 @@ from harness.engine import PrivateEngine, Reply, UnixConnection
 from harness.faulty_engine import FaultyEngine
 from harness.foreign_checkpoints import ForeignCheckpoints
 from harness.paused_steps import PausedEngine
-from jaula.features.trust import keys
+from jaula.features.trust import signing_keys
 
-KEY = keys.generate()
+KEY = signing_keys.generate()
 IMAGE = "busybox"
 LINK = "link of a checkpoint"
 VERIFY = "verification of a checkpoint"

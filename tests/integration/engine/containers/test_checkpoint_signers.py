@@ -14,9 +14,9 @@ from conftest import load_image
 from harness import layers
 from harness.engine import PrivateEngine, Reply
 from harness.foreign_checkpoints import ForeignCheckpoints
-from jaula.features.trust import keys
+from jaula.features.trust import signing_keys
 
-TEAM, OTHER = keys.generate(), keys.generate()
+TEAM, OTHER = signing_keys.generate(), signing_keys.generate()
 TEAM_IMAGE, VAULT, UNKNOWN, PLAIN = "r.io/team/app:1", "r.io/vault/key:1", "x.io/y:1", "r.io/o/p:1"
 POLICY = """
 [checkpoints]

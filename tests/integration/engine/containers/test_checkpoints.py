@@ -20,9 +20,9 @@ from google.protobuf.message import Message
 
 from harness import containers
 from harness.engine import PROJECT, PrivateEngine
-from jaula.features.checkpoint.runtime import images
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
-from jaula.features.checkpoint.store import CheckpointStore
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore
+from jaula.features.checkpoint.runtime import criu_images
+from jaula.features.checkpoint.runtime.proto import images_pb2
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc")]
 
@@ -234,32 +234,32 @@ def signed_again(engine: PrivateEngine, edit: Callable[[Path], None]) -> None:
 
 
 def rewrite(path: Path, message: type[Message], change: Callable[[Any], None]) -> None:
-    messages = images.decode(path.read_bytes(), path.name, message)
+    messages = criu_images.decode(path.read_bytes(), path.name, message)
     for each in messages:
         change(each)
-    path.write_bytes(images.encode(path.name, messages))
+    path.write_bytes(criu_images.encode(path.name, messages))
 
 
 def all_capabilities(made: Path) -> None:
-    def change(core: pb.Core) -> None:
+    def change(core: images_pb2.Core) -> None:
         core.thread_core.creds.cap_bnd[:] = [0xFFFFFFFF, 0x1FF]
 
-    rewrite(made / "core-1.img", pb.Core, change)
+    rewrite(made / "core-1.img", images_pb2.Core, change)
 
 
 def no_filter(made: Path) -> None:
-    def change(core: pb.Core) -> None:
+    def change(core: images_pb2.Core) -> None:
         core.thread_core.ClearField("seccomp_mode")
         core.thread_core.ClearField("seccomp_filter")
 
-    rewrite(made / "core-1.img", pb.Core, change)
+    rewrite(made / "core-1.img", images_pb2.Core, change)
 
 
 def namespaces_of_the_host(made: Path) -> None:
-    (inventory,) = images.decode(
-        (made / "inventory.img").read_bytes(), "inventory.img", pb.Inventory
+    (inventory,) = criu_images.decode(
+        (made / "inventory.img").read_bytes(), "inventory.img", images_pb2.Inventory
     )
-    rewrite(made / "ids-1.img", pb.Ids, lambda ids: ids.CopyFrom(inventory.root_ids))
+    rewrite(made / "ids-1.img", images_pb2.Ids, lambda ids: ids.CopyFrom(inventory.root_ids))
 
 
 @pytest.mark.parametrize(
@@ -295,17 +295,17 @@ def test_ids_and_cgroup_of_the_images_are_not_used(
     canary.write_text("unchanged")
 
     def edit(made: Path) -> None:
-        def root_of_the_host(maps: pb.UserNamespace) -> None:
+        def root_of_the_host(maps: images_pb2.UserNamespace) -> None:
             maps.uid_map[0].lower_first = 0
 
         (user,) = made.glob("userns-*.img")
-        rewrite(user, pb.UserNamespace, root_of_the_host)
+        rewrite(user, images_pb2.UserNamespace, root_of_the_host)
         link = Path("/tmp") / canary.parent.name  # a short name for a message of one byte's length
         link.symlink_to(tmp_path)
         prop = field(1, f"../../../../../../../../..{link}/canary".encode()) + field(2, b"x")
         entry = field(1, b"pids") + field(2, field(1, b"jaula") + field(3, prop))
         data = (made / "cgroup.img").read_bytes()
-        (cgroups,) = images.decode(data, "cgroup.img", pb.Cgroup)
+        (cgroups,) = criu_images.decode(data, "cgroup.img", images_pb2.Cgroup)
         del cgroups.controllers[:]
         body = cgroups.SerializeToString() + field(2, entry)
         (made / "cgroup.img").write_bytes(data[:8] + len(body).to_bytes(4, "little") + body)

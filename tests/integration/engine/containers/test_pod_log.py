@@ -15,8 +15,8 @@ import pytest
 
 from harness import containers, pod_container
 from harness.engine import PROJECT, PrivateEngine
-from jaula.runtime import protocol, seqpacket
-from jaula.runtime.protocol import Answer, ReopenLogRequest
+from jaula.runtime import seqpacket, shim_protocol
+from jaula.runtime.shim_protocol import Answer, ReopenLogRequest
 
 Make = Callable[..., PrivateEngine]
 
@@ -137,8 +137,8 @@ def reopen_by_shim(engine: PrivateEngine, container: str) -> Answer:
     ):
         shim.settimeout(20)
         shim.connect(f"{directory}/shim.sock")
-        seqpacket.send(shim, protocol.encode(ReopenLogRequest(7)))
-        answer = protocol.decode_from_shim(seqpacket.receive(shim)[0])
+        seqpacket.send(shim, shim_protocol.encode(ReopenLogRequest(7)))
+        answer = shim_protocol.decode_from_shim(seqpacket.receive(shim)[0])
         assert isinstance(answer, Answer)
         return answer
 

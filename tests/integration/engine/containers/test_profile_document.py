@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.containers import inspect as container_inspect
-from jaula.engine.containers import presets, profile_document
+from jaula.engine.containers import container_inspect, presets, profile_document
 from jaula.engine.containers.query import ContainerQueries
 from jaula.errors import InvalidRequest
 from jaula.sandbox import fork_server
-from jaula.sandbox.start import Task
-from jaula.sandbox.worker import WorkerEnded
-from jaula.spec import profile
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.sandbox.sandbox_worker import WorkerEnded
+from jaula.sandbox.start_sandbox import Task
+from jaula.spec import confinement_profile
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 
 DOCUMENT = """
 version = 1
@@ -42,7 +41,7 @@ programs = ["nginx"]
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "_known", {})
+    monkeypatch.setattr(confinement_profile, "_known", {})
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise AssertionError("this process parses TOML")
 
     monkeypatch.setattr(fork_server.SERVER, "fork", counted)
-    monkeypatch.setattr(profile.toml, "loads", refused)
+    monkeypatch.setattr(confinement_profile.toml, "loads", refused)
     return started
 
 
@@ -77,9 +76,9 @@ def test_a_request_is_parsed_once_in_a_process_of_its_own(processes: list[str]) 
 
 
 def test_the_process_reads_what_the_parser_reads() -> None:
-    expected = profile.load(DOCUMENT.encode(), "of the request")
+    expected = confinement_profile.load(DOCUMENT.encode(), "of the request")
     asyncio.run(presets.read_document(HostConfig(profile=DOCUMENT)))
-    assert profile.load_text(DOCUMENT) == expected
+    assert confinement_profile.load_text(DOCUMENT) == expected
 
 
 def test_a_refusal_is_known_too(processes: list[str]) -> None:
@@ -115,11 +114,11 @@ def test_a_forged_answer_is_no_profile(answer: bytes, monkeypatch: pytest.Monkey
     monkeypatch.setattr(profile_document, "parse", parse)
     with pytest.raises(WorkerEnded, match="answer of the process"):
         asyncio.run(presets.read_document(HostConfig(profile=DOCUMENT)))
-    assert not profile.is_known(DOCUMENT)
+    assert not confinement_profile.is_known(DOCUMENT)
 
 
 def test_the_last_documents_are_known() -> None:
     for number in range(100):
-        profile.load_text(f'version = 1\nname = "p{number}"\n')
-    assert len(profile._known) == 32
-    assert profile.is_known('version = 1\nname = "p99"\n')
+        confinement_profile.load_text(f'version = 1\nname = "p{number}"\n')
+    assert len(confinement_profile._known) == 32
+    assert confinement_profile.is_known('version = 1\nname = "p99"\n')

@@ -9,7 +9,7 @@ import pytest
 
 from harness.engine import PrivateEngine
 from harness.migration import Sites, sites
-from jaula.features.migration.host import cpu_features
+from jaula.features.migration.host_compatibility import cpu_features
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter", "unshare")]
 LOST = cpu_features()[0]

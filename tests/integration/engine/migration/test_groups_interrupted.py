@@ -15,7 +15,7 @@ from harness import containers
 from harness.migration import IMAGE, NETWORK, SUBNET, Site, Sites, sites
 from harness.moved_pod import POD, PORT, Pod, PodEngine, pods_of, remove_pods
 from integration.engine.migration.test_migration_interrupted import MigrationEngine, restart
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 
 pytestmark = [
     pytest.mark.criu,
@@ -78,7 +78,7 @@ def test_a_pod_runs_at_one_end(
         containers.eventually(lambda: bool(pods_of(winner)) and pod.runs(winner), "the pod runs")
         if loser is two.a:
             containers.eventually(
-                lambda: pod.status(two.a).state == api.SANDBOX_NOTREADY, "the pod has exited"
+                lambda: pod.status(two.a).state == api_pb2.SANDBOX_NOTREADY, "the pod has exited"
             )
         else:
             containers.eventually(lambda: pods_of(loser) == [], "the pod is removed")

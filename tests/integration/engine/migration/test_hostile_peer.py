@@ -17,7 +17,7 @@ import pytest
 
 from harness import criu_program, images, migration_peer
 from harness.migration_peer import Target
-from jaula.features.migration.channel import Channel, LinkLost, TargetFailed
+from jaula.features.migration.migration_channel import Channel, LinkLost, TargetFailed
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.migration import (
     MAX_DATA,

@@ -15,7 +15,7 @@ import pytest
 from harness import containers
 from harness.migration import SUBNET, Site, Sites, ip, move_interrupted, sites
 from harness.moved_pod import POD, PORT, Pod, PodEngine, call, pid_at, pods_of, remove_pods
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 
 pytestmark = [
     pytest.mark.criu,
@@ -62,8 +62,8 @@ def test_a_pod_goes_on_at_the_target(two: Sites, pod: Pod) -> None:
     containers.eventually(
         lambda: "tick" in (pod.logs / "server.log").read_text(), "the log goes on"
     )
-    assert pod.status(two.a).state == api.SANDBOX_NOTREADY
-    assert {each.state for each in pod.containers(two.a).values()} == {api.CONTAINER_EXITED}
+    assert pod.status(two.a).state == api_pb2.SANDBOX_NOTREADY
+    assert {each.state for each in pod.containers(two.a).values()} == {api_pb2.CONTAINER_EXITED}
 
 
 def test_a_pod_with_a_user_namespace_moves_after_rounds(two: Sites, tmp_path: Path) -> None:

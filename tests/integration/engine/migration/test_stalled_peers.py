@@ -16,8 +16,8 @@ import pytest
 from harness import criu_program, images, migration_peer
 from harness.engine import SLOW, PrivateEngine
 from harness.migration_peer import Target
-from jaula.features.migration.channel import Channel, LinkLost
 from jaula.features.migration.data_stream import DataWriter
+from jaula.features.migration.migration_channel import Channel, LinkLost
 from jaula.spec.migration import (
     MAX_DATA,
     DataKind,

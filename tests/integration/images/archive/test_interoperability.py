@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.archive.import_ import import_tar
-from jaula.images.archive.load import load
-from jaula.images.archive.save import save
+from jaula.images.archive.import_archive import import_tar
+from jaula.images.archive.load_archive import load
+from jaula.images.archive.save_archive import save
 from jaula.images.bootstrap import build
-from jaula.images.store.store import ImageStore
+from jaula.images.store.image_store import ImageStore
 from jaula.spec import units
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 
 Loaded = Callable[[bytes], list[str]]
 

@@ -15,11 +15,11 @@ import pytest
 
 from harness import layers
 from jaula.errors import InvalidRequest, JaulaError, NotFound
-from jaula.images.archive.load import load
-from jaula.images.archive.save import save
-from jaula.images.store.store import ImageStore
-from jaula.spec.image import Platform
-from jaula.storage.layers.store import LayerStore
+from jaula.images.archive.load_archive import load
+from jaula.images.archive.save_archive import save
+from jaula.images.store.image_store import ImageStore
+from jaula.spec.image_documents import Platform
+from jaula.storage.layers.layer_store import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
 

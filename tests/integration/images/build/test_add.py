@@ -132,7 +132,7 @@ def test_a_truncated_archive_is_an_error(copy_context: CopyContext) -> None:
 
 def test_the_digest_of_an_archive_is_that_of_its_bytes(copy_context: CopyContext) -> None:
     from harness.build_context import LOCATION
-    from jaula.features.build.files.copy import prepare
+    from jaula.features.build.files.copy_files import prepare
     from jaula.images.dockerfile.ast import Add
 
     def digest(data: bytes) -> str:
@@ -152,7 +152,7 @@ def test_a_checksum_is_only_for_remote_sources(copy_context: CopyContext) -> Non
 
 def test_without_a_context_local_sources_are_refused() -> None:
     from harness.build_context import LOCATION
-    from jaula.features.build.files.copy import prepare
+    from jaula.features.build.files.copy_files import prepare
     from jaula.images.dockerfile.ast import Add
 
     with pytest.raises(InvalidRequest, match="no build context"):

@@ -13,8 +13,8 @@ import pytest
 from harness.build_context import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
-from jaula.features.build.files.context import dockerfile, receive, remove_ignored
-from jaula.storage.tar.reader import Limits
+from jaula.features.build.files.context_directory import dockerfile, receive, remove_ignored
+from jaula.storage.tar.tar_reader import Limits
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 
 from harness.indexed_layers import IndexedLayer, zstd_chunked
 from jaula.config import Paths, RegistryConfig
-from jaula.features.lazy import protocol
-from jaula.features.lazy.layers import MINIMUM, LazyLayers
+from jaula.features.lazy import lazy_protocol
+from jaula.features.lazy.lazy_mounts import MINIMUM, LazyLayers
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation, Cancelled
-from jaula.images.store.store import ImageStore
-from jaula.spec.image import Descriptor
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_store import ImageStore
+from jaula.spec.image_documents import Descriptor
+from jaula.storage.layers.layer_store import LayerStore
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def files(paths: Paths) -> list[Path]:
 def test_a_server_that_cannot_start_leaves_nothing(
     lazy: LazyLayers, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "SERVER_FUNCTION", "jaula.absent:serve")
+    monkeypatch.setattr(lazy_protocol, "SERVER_FUNCTION", "jaula.absent:serve")
     assert begin(lazy, layer()) == set()
     assert files(paths) == []
 

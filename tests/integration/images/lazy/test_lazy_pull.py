@@ -362,7 +362,7 @@ def server_pids(engine: PrivateEngine) -> list[int]:
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/cmdline", "rb") as file:
-                if b"jaula.features.lazy.server" not in file.read():
+                if b"jaula.features.lazy.lazy_server" not in file.read():
                     continue
             links = [os.readlink(f"/proc/{name}/fd/{fd}") for fd in os.listdir(f"/proc/{name}/fd")]
         except OSError:

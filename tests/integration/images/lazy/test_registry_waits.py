@@ -21,13 +21,13 @@ from harness.engine import SLOW
 from harness.scripted_registry import digest
 from jaula.config import RegistryConfig
 from jaula.errors import JaulaError
-from jaula.features.lazy import server
+from jaula.features.lazy import lazy_server
 from jaula.features.lazy.blob import LazyBlob
-from jaula.features.lazy.protocol import Request
+from jaula.features.lazy.lazy_protocol import Request
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
-from jaula.images.registry.hosts import Hosts
-from jaula.spec.image import Descriptor
+from jaula.images.registry.registry_hosts import Hosts
+from jaula.spec.image_documents import Descriptor
 
 PROGRAM = """
 import re, sys, time
@@ -53,8 +53,8 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 BLOB = random.Random("blob").randbytes(1 << 20)
 DESCRIPTOR = Descriptor("application/octet-stream", digest(BLOB), len(BLOB))
 PIECE_PAUSE = 0.02  # seconds: the whole blob takes more than a second
-ATTEMPT = server._TIMEOUTS.stall + server._TIMEOUTS.pause  # seconds
-LIMIT = SLOW * server._TIMEOUTS.attempts * (ATTEMPT + 4)  # seconds
+ATTEMPT = lazy_server._TIMEOUTS.stall + lazy_server._TIMEOUTS.pause  # seconds
+LIMIT = SLOW * lazy_server._TIMEOUTS.attempts * (ATTEMPT + 4)  # seconds
 
 
 class RegistryProcess:
@@ -99,11 +99,11 @@ def process(tmp_path: Path) -> Iterator[RegistryProcess]:
 
 
 @pytest.fixture
-def registry(process: RegistryProcess) -> Iterator[server.Registry]:
+def registry(process: RegistryProcess) -> Iterator[lazy_server.Registry]:
     reference = parse(f"127.0.0.1:{process.port}/box")
     config = RegistryConfig()
     endpoints = Hosts(config).endpoints(reference.domain)
-    made = server.Registry(Request("box", reference, config, Credentials(), (), endpoints))
+    made = lazy_server.Registry(Request("box", reference, config, Credentials(), (), endpoints))
     yield made
     made.cancel.cancel()
 
@@ -138,7 +138,7 @@ NUMBERS = [signal.SIGKILL, signal.SIGSTOP]
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_wait_for_a_part_ends_without_the_registry(
-    process: RegistryProcess, registry: server.Registry, number: signal.Signals
+    process: RegistryProcess, registry: lazy_server.Registry, number: signal.Signals
 ) -> None:
     received = bytearray()
     work = Work(lambda: registry.stream(DESCRIPTOR.digest, 0, len(BLOB), received.extend))
@@ -146,14 +146,14 @@ def test_the_wait_for_a_part_ends_without_the_registry(
     process.process.send_signal(number)
     work.end(LIMIT)
     assert work.error is not None
-    assert server.is_temporary(work.error)
+    assert lazy_server.is_temporary(work.error)
     assert BLOB.startswith(received)
     assert len(received) < len(BLOB)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_read_goes_on_where_it_was_when_the_registry_is_back(
-    process: RegistryProcess, registry: server.Registry, number: signal.Signals
+    process: RegistryProcess, registry: lazy_server.Registry, number: signal.Signals
 ) -> None:
     checks: list[float] = []
     work = Work(
@@ -177,9 +177,9 @@ def test_a_read_goes_on_where_it_was_when_the_registry_is_back(
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_read_ends_when_its_patience_does(
-    process: RegistryProcess, registry: server.Registry, number: signal.Signals
+    process: RegistryProcess, registry: lazy_server.Registry, number: signal.Signals
 ) -> None:
-    assert server.READ_PATIENCE == 180.0
+    assert lazy_server.READ_PATIENCE == 180.0
     process.process.send_signal(number)
     work = Work(lambda: registry.fetch(DESCRIPTOR.digest, 0, len(BLOB), patience=1.0))
     work.end(2 * LIMIT)
@@ -188,7 +188,7 @@ def test_a_read_ends_when_its_patience_does(
 
 @pytest.fixture
 def background(
-    tmp_path: Path, registry: server.Registry
+    tmp_path: Path, registry: lazy_server.Registry
 ) -> Iterator[tuple[LazyBlob, Callable[[], None]]]:
     """Yield a blob without contents, and what fetches it in the background."""
     file = os.open(tmp_path / "blob", os.O_RDWR | os.O_CREAT, 0o600)
@@ -198,9 +198,9 @@ def background(
         raise AssertionError("no program reads")
 
     blob = LazyBlob(file, len(BLOB), (), refuse, lambda _path, _reason: None)
-    lazy = server.LazyServer.__new__(server.LazyServer)
+    lazy = lazy_server.LazyServer.__new__(lazy_server.LazyServer)
     lazy._registry = registry
-    layer = server.Layer(DESCRIPTOR, "name")
+    layer = lazy_server.Layer(DESCRIPTOR, "name")
     yield blob, lambda: lazy._fetch_range(layer, blob, len(BLOB))
     os.close(file)
 
@@ -230,13 +230,13 @@ def test_the_background_gives_up_when_its_patience_ends(
     background: tuple[LazyBlob, Callable[[], None]],
     number: signal.Signals,
 ) -> None:
-    assert (server._PATIENCE, server._LEAST_RATE) == (600.0, 16 << 10)
+    assert (lazy_server._PATIENCE, lazy_server._LEAST_RATE) == (600.0, 16 << 10)
 
-    class Impatient(server.LeastRate):
+    class Impatient(lazy_server.LeastRate):
         def __init__(self, now: float) -> None:
             super().__init__(now, window=0.5, patience=2.0)
 
-    monkeypatch.setattr(server, "LeastRate", Impatient)
+    monkeypatch.setattr(lazy_server, "LeastRate", Impatient)
     blob, fetch = background
     work = Work(fetch)
     containers.eventually(lambda: blob.missing() < len(BLOB), "it has begun", 30)

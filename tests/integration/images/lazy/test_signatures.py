@@ -20,12 +20,12 @@ from harness.engine import PrivateEngine
 from harness.indexed_layers import zstd_chunked
 from harness.scripted_registry import MANIFEST, digest
 from harness.slow_registry import SlowRegistry
-from jaula.features.trust import cosign_manifest, keys, simple_signing
+from jaula.features.trust import cosign_manifest, signing_keys, simple_signing
 from jaula.features.trust.signature import Signature
 
 from .test_lazy_pull import base_tar, content, sha256
 
-KEY = keys.generate()
+KEY = signing_keys.generate()
 HELD_BACK = 4.0  # seconds in which a command that waits does not end
 
 Engines = Callable[..., PrivateEngine]

@@ -14,11 +14,17 @@ import pytest
 from harness.chunked_layers import contents, read_estargz, read_zstd_chunked
 from harness.puller import Puller
 from jaula.errors import CorruptState
-from jaula.images.archive.import_ import import_tar
+from jaula.images.archive.import_archive import import_tar
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.compress import compressed_layers, with_diff_ids
-from jaula.images.store.store import ImageStore
-from jaula.spec.image import DOCKER_LAYER_GZIP, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor
+from jaula.images.store.image_store import ImageStore
+from jaula.spec.image_documents import (
+    DOCKER_LAYER_GZIP,
+    LAYER_GZIP,
+    LAYER_TAR,
+    LAYER_ZSTD,
+    Descriptor,
+)
 from jaula.spec.layer_compression import LayerCompression
 from jaula.storage.compression import decompress_stream, zstd_module
 

@@ -17,8 +17,8 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import Unreachable
-from jaula.images.registry.push import PushRequest, push
+from jaula.images.registry.image_push import PushRequest, push
+from jaula.images.registry.registry_errors import Unreachable
 
 pytestmark = pytest.mark.needs("openssl")
 

@@ -342,8 +342,8 @@ def test_connections_are_used_again(puller: Puller) -> None:
 def test_an_image_loaded_and_pulled_is_one_image(puller: Puller) -> None:
     """Loaded with plain layers and pulled with compressed ones: one id, two manifests."""
     from harness.scripted_registry import config_of
-    from jaula.images.archive.save import save
-    from jaula.images.registry.manifest import sha256
+    from jaula.images.archive.save_archive import save
+    from jaula.images.registry.manifest_download import sha256
 
     packed = gzip.compress(SMALL)
     kind = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -17,13 +17,13 @@ from harness.puller import Puller
 from harness.registry import Registry
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError, NotFound
-from jaula.images.archive.import_ import import_tar
+from jaula.images.archive.import_archive import import_tar
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation, Cancelled
-from jaula.images.registry.push import PushRequest, push
+from jaula.images.registry.image_push import PushRequest, push
 from jaula.images.registry.upload import Upload, UploadResult
-from jaula.spec.image import LAYER_GZIP, LAYER_TAR, Descriptor
+from jaula.spec.image_documents import LAYER_GZIP, LAYER_TAR, Descriptor
 from jaula.spec.layer_compression import LayerCompression
 
 pytestmark = pytest.mark.needs("docker-registry")

@@ -23,13 +23,13 @@ from harness.images import file
 from harness.index_layouts import index_layout
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
-from jaula.images.archive.load import load
-from jaula.images.store.store import ImageStore
-from jaula.images.store.verify import Verification
-from jaula.spec.image import Platform
-from jaula.storage.drivers.table import open_driver
+from jaula.images.archive.load_archive import load
+from jaula.images.store.image_store import ImageStore
+from jaula.images.store.verify_images import Verification
+from jaula.spec.image_documents import Platform
+from jaula.storage.drivers.driver_choice import open_driver
 from jaula.storage.erofs import chunks
-from jaula.storage.layers.store import LayerFormat, LayerStore
+from jaula.storage.layers.layer_store import LayerFormat, LayerStore
 
 SAMPLES = 12
 SLOW = pytest.mark.slow

@@ -14,12 +14,12 @@ from harness.puller import Puller
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, NotFound
-from jaula.images.archive.import_ import import_tar
-from jaula.images.archive.load import load
+from jaula.images.archive.import_archive import import_tar
+from jaula.images.archive.load_archive import load
 from jaula.images.store import repair
-from jaula.images.store.store import Image, ImageStore
-from jaula.images.store.verify import Verification
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_store import Image, ImageStore
+from jaula.images.store.verify_images import Verification
+from jaula.storage.layers.layer_store import LayerStore
 
 DATA = layer("content", 20_000)
 

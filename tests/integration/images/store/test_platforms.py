@@ -13,19 +13,19 @@ import pytest
 
 from harness.index_layouts import index_layout
 from jaula.config import Paths
-from jaula.engine.fsck import images
+from jaula.engine.fsck import fsck_images
 from jaula.engine.fsck.problem import FsckInputs
 from jaula.engine.system.disk_usage import ImageUsage
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
-from jaula.images import platform as platforms
-from jaula.images.archive.load import load
-from jaula.images.archive.save import save
+from jaula.images import image_platform
+from jaula.images.archive.load_archive import load
+from jaula.images.archive.save_archive import save
 from jaula.images.store import repair
-from jaula.images.store.quota import Quota, Usage
-from jaula.images.store.store import ImageStore
-from jaula.images.store.verify import Verification
-from jaula.spec.image import INDEX, MANIFEST, Platform
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_quota import Quota, Usage
+from jaula.images.store.image_store import ImageStore
+from jaula.images.store.verify_images import Verification
+from jaula.spec.image_documents import INDEX, MANIFEST, Platform
+from jaula.storage.layers.layer_store import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
 
@@ -35,7 +35,7 @@ S390X = Platform("s390x", "linux")
 
 @pytest.fixture(autouse=True)
 def on_amd64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platforms, "host", lambda: AMD64)
+    monkeypatch.setattr(image_platform, "host", lambda: AMD64)
 
 
 @pytest.fixture
@@ -427,11 +427,11 @@ def test_a_damaged_platform_is_found_and_repaired(
     again = reopened(paths)
     services: Any = SimpleNamespace(images=again, started_at=0)
     inputs = FsckInputs(services, (), frozenset(), frozenset())
-    (problem,) = images.check(inputs)
+    (problem,) = fsck_images.check(inputs)
     assert (problem.area, problem.subject) == ("image", "multi:1")
     assert problem.repair is not None
     problem.repair()
-    assert list(images.check(inputs)) == []
+    assert list(fsck_images.check(inputs)) == []
     assert again.resolve("multi:1", ARM64) == arm
 
 

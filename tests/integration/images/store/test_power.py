@@ -25,16 +25,16 @@ import pytest
 from harness import layers as by_hand
 from harness.scripted_registry import layer
 from jaula.config import Paths
-from jaula.engine.networks.store import NetworkStore
+from jaula.engine.networks.network_store import NetworkStore
 from jaula.errors import JaulaError
-from jaula.images.archive.import_ import import_tar
-from jaula.images.archive.load import load
-from jaula.images.store.store import ImageStore
-from jaula.images.store.verify import Verification
-from jaula.spec.network import NetworkRecord
+from jaula.images.archive.import_archive import import_tar
+from jaula.images.archive.load_archive import load
+from jaula.images.store.image_store import ImageStore
+from jaula.images.store.verify_images import Verification
+from jaula.spec.network_record import NetworkRecord
 from jaula.state.database import Database
-from jaula.storage.layers.store import LayerFormat, LayerStore
-from jaula.storage.volumes import VolumeStore
+from jaula.storage.layers.layer_store import LayerFormat, LayerStore
+from jaula.storage.volume_directories import VolumeStore
 
 CUTS = int(os.environ.get("JAULA_POWER_CUTS", "8"))
 EXT4_IOC_SHUTDOWN = 0x8004587D

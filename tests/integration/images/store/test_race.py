@@ -22,13 +22,13 @@ from harness.puller import Puller
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.errors import Conflict, NotFound
-from jaula.images.archive.import_ import import_tar
-from jaula.images.archive.load import load
-from jaula.images.archive.save import save
-from jaula.images.store.store import ImageStore
-from jaula.images.store.verify import Verification
-from jaula.spec.image import LAYER_TAR, Descriptor, Platform, encode
-from jaula.storage.layers.store import LayerStore
+from jaula.images.archive.import_archive import import_tar
+from jaula.images.archive.load_archive import load
+from jaula.images.archive.save_archive import save
+from jaula.images.store.image_store import ImageStore
+from jaula.images.store.verify_images import Verification
+from jaula.spec.image_documents import LAYER_TAR, Descriptor, Platform, encode
+from jaula.storage.layers.layer_store import LayerStore
 
 SECONDS = float(os.environ.get("JAULA_RACE_SECONDS", "4"))
 BASE = layer("base", 60_000)

@@ -10,8 +10,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
-from jaula.images.store.store import Image, ImageStore
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_store import Image, ImageStore
+from jaula.storage.layers.layer_store import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
 

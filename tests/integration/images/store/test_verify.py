@@ -14,12 +14,12 @@ import pytest
 from harness import layers as by_hand
 from jaula.config import Paths
 from jaula.errors import CorruptState, NotFound
-from jaula.images.archive.load import load
+from jaula.images.archive.load_archive import load
 from jaula.images.store import repair
-from jaula.images.store.catalog import Image
-from jaula.images.store.store import ImageStore
-from jaula.images.store.verify import Damage, Verification
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_catalog import Image
+from jaula.images.store.image_store import ImageStore
+from jaula.images.store.verify_images import Damage, Verification
+from jaula.storage.layers.layer_store import LayerStore
 
 MEMBERS: tuple[by_hand.Member, ...] = (
     ("etc", "dir", {"mode": 0o755}),

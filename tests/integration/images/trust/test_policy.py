@@ -23,20 +23,20 @@ from harness.scripted_registry import (
 )
 from jaula.engine.images.manifests import identity
 from jaula.errors import CorruptState, InvalidRequest
-from jaula.features.trust import cosign_manifest, keys, referrers, simple_signing
-from jaula.features.trust.policy import ImagePolicy
+from jaula.features.trust import cosign_manifest, referrers, signing_keys, simple_signing
 from jaula.features.trust.signature import Signature
-from jaula.images.archive.load import load
+from jaula.features.trust.signature_policy import ImagePolicy
+from jaula.images.archive.load_archive import load
 from jaula.images.policy import ImageRefused
 from jaula.images.reference import parse
-from jaula.images.registry import hosts
+from jaula.images.registry import registry_hosts
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import RegistryError
-from jaula.images.registry.manifest import Document
-from jaula.spec.image import Descriptor, Platform
+from jaula.images.registry.manifest_download import Document
+from jaula.images.registry.registry_errors import RegistryError
+from jaula.spec.image_documents import Descriptor, Platform
 
-KEY, STRANGER = keys.generate(), keys.generate("ed25519")
+KEY, STRANGER = signing_keys.generate(), signing_keys.generate("ed25519")
 
 
 class Signed:
@@ -59,7 +59,7 @@ class Signed:
         self.policy.write_text(f'[images]\n"{self.registry.name}" = {text}\n')
 
     def sign(
-        self, data: bytes | None = None, key: keys.PrivateKey = KEY, name: str = ""
+        self, data: bytes | None = None, key: signing_keys.PrivateKey = KEY, name: str = ""
     ) -> Signature:
         claim = simple_signing.SimpleSigning(
             digest(data or self.registry.manifest), name or f"{self.place}"
@@ -485,7 +485,7 @@ def test_without_signatures_at_a_mirror_the_registry_is_queried(
         signed = Signed(tmp_path, registry)
         rule = '"docker.io" = { signed-by = "team.pub", signed-as = "docker.io/x/box" }'
         signed.policy.write_text(f"[images]\n{rule}\n")
-        monkeypatch.setattr(hosts, "HUB", registry.name)
+        monkeypatch.setattr(registry_hosts, "HUB", registry.name)
         signed.puller = Puller(tmp_path / "other", {"mirrors": (mirror.url,)})
         signed.gate = ImagePolicy(signed.puller.store, tmp_path / "trust", str(signed.policy))
         signed.puller.client.admission = signed.gate

@@ -18,9 +18,9 @@ from harness.containers import eventually
 from integration.network.conftest import client, new_namespace
 from jaula.errors import Conflict, InvalidRequest
 from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
-from jaula.features.kubernetes.cni.cache import ResultCache
+from jaula.features.kubernetes.cni.cni_cache import ResultCache
+from jaula.features.kubernetes.cni.cni_config import NetworkConfig, parse_list
 from jaula.features.kubernetes.cni.conf_monitor import ConfMonitor
-from jaula.features.kubernetes.cni.config import NetworkConfig, parse_list
 from jaula.features.kubernetes.cni.network_list import Attachment, NetworkList
 from jaula.features.kubernetes.cni.plugin import PluginError, PluginExec
 from jaula.features.kubernetes.cni.runtime_config import CapabilityArgs, PortMapping

@@ -20,10 +20,10 @@ from jaula.kernel.rtnetlink import (
     set_link,
 )
 from jaula.network import PortRequest
-from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name
-from jaula.network.network import MacAddressInUse
-from jaula.spec.network import NetworkRecord, Pool
+from jaula.network.network_config import check_pools
+from jaula.network.network_driver import MacAddressInUse
+from jaula.spec.network_record import NetworkRecord, Pool
 
 from ..conftest import BRIEF, HOST_OUTER, OUTSIDE, Box, Topology, join, listen, new_namespace, talks
 

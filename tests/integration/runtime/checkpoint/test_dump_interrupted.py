@@ -20,8 +20,8 @@ from jaula.errors import RuntimeFailure
 from jaula.features.checkpoint.runtime import dump, expected
 from jaula.kernel import nftables
 from jaula.runtime import seqpacket
-from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
-from jaula.spec import runtime as oci
+from jaula.runtime.shim_protocol import COMMIT, HELD, CheckpointRequest
+from jaula.spec import runtime_spec
 
 pytestmark = pytest.mark.criu
 
@@ -62,7 +62,7 @@ class HeldDump:
         (bundle,) = (
             path for path in (engine.root / "lib").rglob("config.json") if _is_of(path, pid)
         )
-        self._spec = oci.decode(bundle.read_bytes())
+        self._spec = runtime_spec.decode(bundle.read_bytes())
         self._request = CheckpointRequest(
             0, str(images), leave_running=leave_running, tcp_established=True
         )
@@ -77,7 +77,7 @@ class HeldDump:
         assert seqpacket.receive(self.engine_end)[0].startswith(HELD)
 
     def _dump(self) -> None:
-        state = oci.State("", "running", "", self._pid, self._spec.annotations)
+        state = runtime_spec.State("", "running", "", self._pid, self._spec.annotations)
         confinement = expected.of_container(
             self._spec, state, runtime_interfaces.runtime_interfaces(), seccomp_cache=None
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import RuntimeFailure
-from jaula.features.checkpoint.runtime import selinux
+from jaula.features.checkpoint.runtime import criu_selinux
 
 
 def test_a_label_that_the_kernel_refuses_is_an_error() -> None:
@@ -18,7 +18,7 @@ def test_a_label_that_the_kernel_refuses_is_an_error() -> None:
             while "(sleep) S" not in Path(f"/proc/{process.pid}/stat").read_text():
                 time.sleep(0.01)
             with pytest.raises(RuntimeFailure, match="SELinux label 'no label'"):
-                selinux.enter(process.pid, "no label")
+                criu_selinux.enter(process.pid, "no label")
             assert process.poll() is None
         finally:
             process.kill()

@@ -12,7 +12,7 @@ import pytest
 from harness import container_runner
 from harness.container_runner import ContainerRunner
 from jaula.errors import JaulaError
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 STANDARD = ("null", "zero", "full", "random", "urandom", "tty")
 
@@ -29,7 +29,7 @@ def seen(
     terminal = bool(change.pop("terminal", False))
     original = container_runner.make_spec
 
-    def changed(*args: object, **options: object) -> oci.Spec:
+    def changed(*args: object, **options: object) -> runtime_spec.Spec:
         spec = original(*args, **options)  # type: ignore[arg-type]
         assert spec.linux is not None
         kept = tuple(m for m in spec.mounts if m.destination not in drop)
@@ -85,9 +85,9 @@ def test_listed_devices_have_type_mode_and_owner_wherever_they_are(
     monkeypatch: pytest.MonkeyPatch, runner: ContainerRunner, drop: tuple[str, ...]
 ) -> None:
     listed = (
-        oci.Device("/dev/null", "c", 1, 3, 0o640, 7, 8),
-        oci.Device("/dev/deep/pipe", "p", file_mode=0o600),
-        oci.Device("/opt/zero", "u", 1, 5, 0o604, 3, 4),
+        runtime_spec.Device("/dev/null", "c", 1, 3, 0o640, 7, 8),
+        runtime_spec.Device("/dev/deep/pipe", "p", file_mode=0o600),
+        runtime_spec.Device("/opt/zero", "u", 1, 5, 0o604, 3, 4),
     )
     script = "stat -c '%F %a %u:%g' /dev/null /dev/deep/pipe /opt/zero; head -c 1 /opt/zero | wc -c"
     assert seen(monkeypatch, runner, script, drop=drop, devices=listed).splitlines() == [
@@ -103,7 +103,7 @@ def test_a_bind_mounted_dev_keeps_its_nodes(
 ) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "only").write_text("")
-    bind = oci.Mount("/dev", str(tmp_path), "bind", ("bind",))
+    bind = runtime_spec.Mount("/dev", str(tmp_path), "bind", ("bind",))
     script = "ls /dev; head -c 10 /proc/keys | wc -c"
     drop = ("/dev", "/dev/pts")
     assert seen(monkeypatch, runner, script, drop=drop, mounts=(bind,)).split() == ["only", "0"]
@@ -126,7 +126,7 @@ def test_a_device_path_outside_of_the_root_is_refused(
     monkeypatch: pytest.MonkeyPatch, runner: ContainerRunner, path: str
 ) -> None:
     with pytest.raises(JaulaError, match="path"):
-        seen(monkeypatch, runner, "true", devices=(oci.Device(path, "c", 1, 3),))
+        seen(monkeypatch, runner, "true", devices=(runtime_spec.Device(path, "c", 1, 3),))
 
 
 def test_missing_masked_and_read_only_paths_are_skipped(
@@ -175,7 +175,7 @@ def test_without_a_cgroup_namespace_the_cgroup_of_the_container_is_visible(
 ) -> None:
     kinds = ("pid", "network", "ipc", "uts", "mount", "user")
     script = "cat $(find /sys/fs/cgroup -name cgroup.procs | grep -v unified | head -n 1)"
-    namespaces = tuple(oci.Namespace(kind) for kind in kinds)
+    namespaces = tuple(runtime_spec.Namespace(kind) for kind in kinds)
     result = seen(monkeypatch, runner, script, namespaces=namespaces).split()
     assert "1" in result
     assert len(result) <= 4
@@ -185,7 +185,7 @@ def test_sysfs_is_the_hosts_read_only_where_the_network_is_the_hosts(
     monkeypatch: pytest.MonkeyPatch, runner: ContainerRunner
 ) -> None:
     kinds = ("pid", "ipc", "uts", "mount", "user", "cgroup")
-    namespaces = tuple(oci.Namespace(kind) for kind in kinds)
+    namespaces = tuple(runtime_spec.Namespace(kind) for kind in kinds)
     text = seen(
         monkeypatch,
         runner,

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from jaula.config import Paths
-from jaula.kernel import btrfs
-from jaula.storage.drivers.btrfs import BtrfsDriver
-from jaula.storage.drivers.driver import open_root
-from jaula.storage.layers.store import LayerStore
+from jaula.kernel import btrfs_ioctl
+from jaula.storage.drivers.btrfs_driver import BtrfsDriver
+from jaula.storage.drivers.storage_driver import open_root
+from jaula.storage.layers.layer_store import LayerStore
 
 Tar = Callable[..., bytes]
 MEGA = 1_000_000
@@ -49,7 +49,7 @@ def used(path: Path) -> int:
 
 
 def subvolumes(top: int) -> int:
-    return len(btrfs.children(top, btrfs.subvol_id(top)))
+    return len(btrfs_ioctl.children(top, btrfs_ioctl.subvol_id(top)))
 
 
 def test_ten_containers_cost_no_data(
@@ -76,10 +76,10 @@ def test_subvolumes_of_a_container_are_removed_with_it(
 ) -> None:
     driver.create("c", image)
     with open_root(driver.root("c")) as root:
-        btrfs.subvol_create(root, "one")
+        btrfs_ioctl.subvol_create(root, "one")
         inner = os.open("one", os.O_RDONLY, dir_fd=root)
-        btrfs.subvol_create(inner, "two")
-        btrfs.snap_create(inner, inner, "three", read_only=True)
+        btrfs_ioctl.subvol_create(inner, "two")
+        btrfs_ioctl.snap_create(inner, inner, "three", read_only=True)
         os.close(inner)
     driver.remove("c")
     assert subvolumes(top) == 0

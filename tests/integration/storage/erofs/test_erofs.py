@@ -19,9 +19,9 @@ from jaula.errors import CorruptState
 from jaula.kernel import mounts
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.erofs import layer as erofs_layer
-from jaula.storage.erofs.image import HOLE, Entry, write
+from jaula.storage.erofs.erofs_image import HOLE, Entry, write
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.tar_reader import TarReader
 from jaula.storage.trees import is_opaque, open_directory, walk
 
 DIRECTORY = stat.S_IFDIR | 0o755

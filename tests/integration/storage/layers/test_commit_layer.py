@@ -15,7 +15,7 @@ import pytest
 from jaula.kernel import mounts
 from jaula.storage.layers import commit_layer
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.tar_reader import TarReader
 from jaula.storage.trees import is_opaque, open_directory, read_xattrs, walk
 
 NEWEST = 1_600_000_000 * 10**9

@@ -16,11 +16,11 @@ from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.drivers.driver import open_root
 from jaula.storage.drivers.overlay import OverlayDriver
-from jaula.storage.erofs import image
+from jaula.storage.drivers.storage_driver import open_root
+from jaula.storage.erofs import erofs_image
 from jaula.storage.erofs import layer as erofs_layer
-from jaula.storage.layers.store import LayerInfo, LayerStore
+from jaula.storage.layers.layer_store import LayerInfo, LayerStore
 from jaula.storage.trees import open_directory
 
 Tar = Callable[..., bytes]
@@ -249,7 +249,7 @@ def test_a_damaged_archive_leaves_nothing(paths: Paths, store: LayerStore, tar: 
 def test_a_tree_beyond_the_limits_of_erofs_is_refused(
     paths: Paths, store: LayerStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image, "MAX_FILE_SIZE", 1 << 20)  # ext4 has the same limit as EROFS
+    monkeypatch.setattr(erofs_image, "MAX_FILE_SIZE", 1 << 20)  # ext4 has the same limit as EROFS
     (tmp_path / "upper").mkdir()
     with open(tmp_path / "upper" / "huge", "w") as file:
         file.truncate((1 << 20) + 1)
@@ -262,7 +262,8 @@ def test_a_tree_beyond_the_limits_of_erofs_is_refused(
 def test_a_layer_of_a_killed_process_is_swept(paths: Paths, store: LayerStore, tar: Tar) -> None:
     script = (
         "import io, os, pathlib, sys; from jaula.config import Paths;"
-        "from jaula.storage.erofs import layer; from jaula.storage.layers.store import LayerStore;"
+        "from jaula.storage.erofs import layer;"
+        "from jaula.storage.layers.layer_store import LayerStore;"
         "layer.finish = lambda *a, **k: os.kill(os.getpid(), 9); p = pathlib.Path(sys.argv[1]);"
         "LayerStore(Paths(p, p), format='erofs').extract(io.BytesIO(sys.stdin.buffer.read()))"
     )

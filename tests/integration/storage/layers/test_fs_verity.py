@@ -16,8 +16,8 @@ from harness import loop_mount
 from jaula.config import Paths
 from jaula.errors import CorruptState, Unsupported
 from jaula.kernel import fsverity
-from jaula.storage.erofs import layer as erofs_layer
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.erofs import layer
+from jaula.storage.layers.layer_store import LayerStore
 
 Tar = Callable[..., bytes]
 
@@ -39,7 +39,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def store(disk: Path) -> Iterator[LayerStore]:
     paths = Paths(disk / "root", disk / "run")
     paths.layers.mkdir(parents=True)
-    erofs_layer.probe(paths.layers, verity=True)
+    layer.probe(paths.layers, verity=True)
     assert os.listdir(paths.layers) == []
     store = LayerStore(paths, format="verity")
     yield store
@@ -195,7 +195,7 @@ def test_the_digest_is_that_of_the_description_of_the_file(disk: Path) -> None:
 def test_a_file_system_without_fs_verity_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with loop_mount.mounted(tmp_path, "mkfs.ext4", "-q", "-O", "^verity") as top:
         with pytest.raises(Unsupported, match="verity=on needs fs-verity") as caught:
-            erofs_layer.probe(top, verity=True)
+            layer.probe(top, verity=True)
         assert "tune2fs -O verity" in caught.value.hint
         assert os.listdir(top) == ["lost+found"]
 
@@ -206,7 +206,7 @@ def test_a_file_system_that_cannot_hold_mounted_files_is_refused(tmp_path: Path)
     subprocess.run(["mount", "-t", "tmpfs", "none", top], check=True)
     try:
         with pytest.raises(Unsupported, match="cannot mount EROFS files on tmpfs"):
-            erofs_layer.probe(top, verity=False)
+            layer.probe(top, verity=False)
         assert os.listdir(top) == []
     finally:
         subprocess.run(["umount", top], check=True)

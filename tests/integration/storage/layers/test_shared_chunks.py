@@ -17,7 +17,7 @@ from jaula.errors import InvalidRequest
 from jaula.storage.erofs import chunks
 from jaula.storage.erofs.layer import ErofsFiles
 from jaula.storage.layers.blob_usage import StoredSizes
-from jaula.storage.layers.store import LayerInfo, LayerStore
+from jaula.storage.layers.layer_store import LayerInfo, LayerStore
 
 Tar = Callable[..., bytes]
 MIB = 1 << 20

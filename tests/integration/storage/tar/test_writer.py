@@ -8,8 +8,8 @@ import socket
 import stat
 from pathlib import Path
 
-from jaula.storage.layers.store import LayerStore
-from jaula.storage.tar.writer import write_tree
+from jaula.storage.layers.layer_store import LayerStore
+from jaula.storage.tar.tar_writer import write_tree
 
 
 def archive(top: Path) -> bytes:

@@ -7,8 +7,8 @@ import os
 import socket
 from pathlib import Path
 
+from jaula.api.http.api_server import Server
 from jaula.api.http.container_listener import ContainerListener
-from jaula.api.http.server import Server
 from jaula.spec.api_params import ContainerPeer, Origin
 from unit.api.client import Client, Served, served
 from unit.event_loop import idle

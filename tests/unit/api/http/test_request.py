@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.api.http.request import Query, unquote
+from jaula.api.http.http_request import Query, unquote
 from jaula.errors import InvalidRequest
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.api.http.errors import PageNotFound
+from jaula.api.http.http_errors import PageNotFound
 from jaula.api.http.router import Router, Routes
 from jaula.api.routes import (
     ROUTES,
     all_routes,
-    containers,
-    execs,
-    images,
-    networks,
+    container_routes,
+    exec_routes,
+    image_routes,
+    network_routes,
     nouns,
     routes_of,
     swarm,
-    system,
+    system_routes,
 )
 from jaula.features.build import routes as build
 
@@ -26,24 +26,24 @@ ROUTER = Router(ROUTES, nouns(), routes_of)
 @pytest.mark.parametrize(
     ("method", "path", "handler", "name"),
     [
-        ("GET", "/containers/json", containers.list_, ""),
-        ("GET", "/containers/json/json", containers.inspect, "json"),
-        ("GET", "/containers/abc/json", containers.inspect, "abc"),
-        ("DELETE", "/containers/abc", containers.remove, "abc"),
-        ("POST", "/containers/create", containers.create, ""),
-        ("GET", "/jaula/containers/abc/spec", containers.spec, "abc"),
-        ("POST", "/exec/abc/start", execs.start, "abc"),
-        ("GET", "/images/json", images.list_, ""),
-        ("GET", "/images/get", images.save, ""),
-        ("GET", "/images/busybox/get", images.save, "busybox"),
-        ("GET", "/images/127.0.0.1:5001/a/b:1/json", images.inspect, "127.0.0.1:5001/a/b:1"),
-        ("GET", "/images/json/json", images.inspect, "json"),
-        ("DELETE", "/images/127.0.0.1:5001/x:1", images.remove, "127.0.0.1:5001/x:1"),
-        ("DELETE", "/images/x/json", images.remove, "x/json"),
+        ("GET", "/containers/json", container_routes.list_, ""),
+        ("GET", "/containers/json/json", container_routes.inspect, "json"),
+        ("GET", "/containers/abc/json", container_routes.inspect, "abc"),
+        ("DELETE", "/containers/abc", container_routes.remove, "abc"),
+        ("POST", "/containers/create", container_routes.create, ""),
+        ("GET", "/jaula/containers/abc/spec", container_routes.spec, "abc"),
+        ("POST", "/exec/abc/start", exec_routes.start, "abc"),
+        ("GET", "/images/json", image_routes.list_, ""),
+        ("GET", "/images/get", image_routes.save, ""),
+        ("GET", "/images/busybox/get", image_routes.save, "busybox"),
+        ("GET", "/images/127.0.0.1:5001/a/b:1/json", image_routes.inspect, "127.0.0.1:5001/a/b:1"),
+        ("GET", "/images/json/json", image_routes.inspect, "json"),
+        ("DELETE", "/images/127.0.0.1:5001/x:1", image_routes.remove, "127.0.0.1:5001/x:1"),
+        ("DELETE", "/images/x/json", image_routes.remove, "x/json"),
         ("POST", "/images/a/b/push", None, "a/b"),
-        ("GET", "/networks", networks.list_, ""),
-        ("POST", "/networks/n/connect", networks.connect, "n"),
-        ("GET", "/plugins/a/b/json", system.plugin, "a/b"),
+        ("GET", "/networks", network_routes.list_, ""),
+        ("POST", "/networks/n/connect", network_routes.connect, "n"),
+        ("GET", "/plugins/a/b/json", system_routes.plugin, "a/b"),
         ("GET", "/nodes", swarm.manager, ""),
         ("POST", "/services/create", swarm.manager, "create"),
         ("POST", "/build/prune", build.prune, ""),
@@ -100,11 +100,11 @@ def test_the_routes_of_a_noun_are_loaded_once() -> None:
 
     def load(noun: str) -> Routes:
         loaded.append(noun)
-        return (("GET", "/late/{id}", images.inspect),)
+        return (("GET", "/late/{id}", image_routes.inspect),)
 
     router = Router((), ("late", "jaula/late"), load)
-    assert router.find("GET", "/late/a") == (images.inspect, "a")
-    assert router.find("GET", "/late/b") == (images.inspect, "b")
+    assert router.find("GET", "/late/a") == (image_routes.inspect, "a")
+    assert router.find("GET", "/late/b") == (image_routes.inspect, "b")
     for path in ("/jaula/late/a", "/jaula/late/a", "/other/a", "/other"):
         with pytest.raises(PageNotFound):
             router.find("GET", path)

@@ -9,8 +9,7 @@ import random
 
 import pytest
 
-from jaula.api.http import protocol as connections
-from jaula.api.http import server as servers
+from jaula.api.http import api_server, http_protocol
 from unit.api.client import Served, eventually, served
 from unit.api.memory_engine import Access
 from unit.event_loop import idle
@@ -270,10 +269,10 @@ def test_a_head_that_is_not_http_is_rejected_and_the_connection_ends(
 
 
 def test_a_slow_head_and_a_slow_body_are_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(api_server, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(http_protocol, "IDLE_SECONDS", 0.3)
 
     async def test(server: Served) -> None:
         slow_head, slow_body, idle = [await server.client() for _ in range(3)]
@@ -335,7 +334,7 @@ def test_a_client_without_access_is_refused_before_its_body() -> None:
 def test_clients_without_access_use_no_connection_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "MAX_REFUSED", 2)
+    monkeypatch.setattr(api_server, "MAX_REFUSED", 2)
 
     async def test(server: Served) -> None:
         server.access = Access("1000", allowed=False)
@@ -353,8 +352,8 @@ def test_clients_without_access_use_no_connection_of_others(
 def test_a_client_without_access_that_sends_nothing_is_closed_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(servers, "REFUSED_SECONDS", 0.02)
+    monkeypatch.setattr(api_server, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(api_server, "REFUSED_SECONDS", 0.02)
 
     async def test(server: Served) -> None:
         server.access = Access("1000", allowed=False)
@@ -403,8 +402,8 @@ def test_a_client_that_may_not_change_anything_is_refused_before_its_body(
 
 
 def test_the_bodies_of_all_requests_have_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "MAX_BODIES", 1_000_000)
-    monkeypatch.setattr(servers, "ROOT_BODIES", 200_000)
+    monkeypatch.setattr(api_server, "MAX_BODIES", 1_000_000)
+    monkeypatch.setattr(api_server, "ROOT_BODIES", 200_000)
     whole = json.dumps({"Cmd": ["x" * 150_000]}).encode()
 
     async def test(server: Served) -> None:
@@ -437,8 +436,8 @@ def test_the_bodies_of_all_requests_have_one_budget(monkeypatch: pytest.MonkeyPa
 def test_a_caller_has_a_share_of_the_transfers_until_they_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "MAX_TRANSFERS", 4)
-    monkeypatch.setattr(servers, "ROOT_TRANSFERS", 0)
+    monkeypatch.setattr(api_server, "MAX_TRANSFERS", 4)
+    monkeypatch.setattr(api_server, "ROOT_TRANSFERS", 0)
 
     async def test(server: Served) -> None:
         server.access = Access("1000")
@@ -469,7 +468,7 @@ def test_input_that_no_route_reads_stays_in_the_kernel() -> None:
         (connection,) = server.server._connections
         await eventually(lambda: connection._paused)
         unread = len(connection.parser.trailing_data[0])
-        assert 0 < unread <= 2 * connections.MAX_UNREAD
+        assert 0 < unread <= 2 * http_protocol.MAX_UNREAD
         server.engine.containers.released.set()
 
     served(test)
@@ -580,7 +579,7 @@ def test_malformed_requests_do_not_break_the_server(caplog: pytest.LogCaptureFix
 def test_a_server_is_idle_some_time_after_the_last_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(api_server, "IDLE_SECONDS", 0.2)
     calls: list[float] = []
 
     async def test(server: Served) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from harness.certificates import Authority, fingerprint
 from jaula import tls
-from jaula.api.http import protocol, tls_listener
-from jaula.api.http.server import Server
+from jaula.api.http import http_protocol, tls_listener
+from jaula.api.http.api_server import Server
 from jaula.spec.api_params import AttachOptions, Origin, Remote
 from unit.api.client import Client, eventually
 from unit.api.memory_engine import MemoryEngine
@@ -327,7 +327,7 @@ def test_new_certificates_apply_to_new_clients(places: SimpleNamespace, tmp_path
 def test_an_ambiguous_common_name_is_dropped(
     subject: list[list[tuple[str, str]]], name: str
 ) -> None:
-    found = protocol.certified_peer("1.2.3.4:5", subject, b"der")
+    found = http_protocol.certified_peer("1.2.3.4:5", subject, b"der")
     assert found.name == name
     assert found.fingerprint.startswith("sha256:")
     assert json.dumps(found.address) == '"1.2.3.4:5"'

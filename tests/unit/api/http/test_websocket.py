@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaula.api.http import websocket
+from jaula.api.http import raw_websocket
 from jaula.errors import InvalidRequest
-from jaula.spec.websocket import accept_token
+from jaula.spec.websocket_accept import accept_token
 
 CLOSED = b"\x88\x02\x03\xe8"  # a close frame with code 1000
 
@@ -65,7 +65,7 @@ async def _bridged(pieces: list[bytes], output: bytes, early: bytes, binary: boo
 
     async def carry() -> None:
         with theirs, stream:
-            bridge = websocket.Bridge(theirs, stream, binary=binary)
+            bridge = raw_websocket.Bridge(theirs, stream, binary=binary)
             await bridge.run(early, loop.create_future())
 
     with client, container:
@@ -152,7 +152,7 @@ def test_a_client_that_does_not_answer_our_close_frame_is_left_after_a_second() 
             container.close()
             client.sendall(masked(9, b"ping"))
             began = loop.time()
-            bridge = websocket.Bridge(theirs, stream, binary=True)
+            bridge = raw_websocket.Bridge(theirs, stream, binary=True)
             await bridge.run(b"", loop.create_future())
             return loop.time() - began
 
@@ -160,8 +160,8 @@ def test_a_client_that_does_not_answer_our_close_frame_is_left_after_a_second() 
 
 
 def test_an_error_is_a_close_frame_with_a_reason_that_fits() -> None:
-    assert websocket.close_frame("é" * 200) == b"\x88\x7c\x03\xf3" + "é".encode() * 61
-    assert websocket.close_frame("a\udc80") == b"\x88\x04\x03\xf3a?"
+    assert raw_websocket.close_frame("é" * 200) == b"\x88\x7c\x03\xf3" + "é".encode() * 61
+    assert raw_websocket.close_frame("a\udc80") == b"\x88\x04\x03\xf3a?"
 
 
 @pytest.mark.parametrize(
@@ -206,14 +206,16 @@ def test_an_error_of_the_attach_ends_the_bridge() -> None:
                 end.setblocking(False)
             attached = asyncio.get_running_loop().create_future()
             attached.set_exception(InvalidRequest("no"))
-            await websocket.Bridge(theirs, stream, binary=True).run(b"", attached)
+            await raw_websocket.Bridge(theirs, stream, binary=True).run(b"", attached)
 
     with pytest.raises(InvalidRequest):
         asyncio.run(run())
 
 
 def test_the_server_loads_no_websocket_code_before_it_is_used() -> None:
-    script = "import sys, jaula.api.http.server, jaula.api.routes; print('wsproto' in sys.modules)"
+    script = (
+        "import sys, jaula.api.http.api_server, jaula.api.routes; print('wsproto' in sys.modules)"
+    )
     printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )

@@ -29,7 +29,7 @@ from jaula.features.audit.benchmark.host import (
     tmpfiles_text,
 )
 from jaula.features.audit.benchmark.images import ImageState
-from jaula.kernel.audit import AuditRule
+from jaula.kernel.kernel_audit import AuditRule
 from jaula.kernel.mountinfo import MountInfo
 
 CONTROLS = CIS.controls

@@ -28,7 +28,7 @@ from jaula.features.audit.benchmark.control import AuditRuleFix, FileFix
 from jaula.features.audit.benchmark.history import Entry, History
 from jaula.features.audit.benchmark.host import mount_of
 from jaula.features.audit.benchmark.images import LayerScan
-from jaula.kernel import audit
+from jaula.kernel import kernel_audit
 from jaula.kernel.mountinfo import MountInfo
 
 TODAY = datetime.date(2026, 6, 1)
@@ -138,11 +138,15 @@ def encoded(fields: list[tuple[int, int]], strings: bytes, flags: int = 4) -> by
 
 
 def test_a_rule_has_path_permissions_and_key() -> None:
-    body = encoded([(audit.AUDIT_WATCH, 4), (audit.AUDIT_PERM, 10), (audit.AUDIT_FILTERKEY, 5)],
-                   b"/etcjaula")  # fmt: skip
-    assert audit.parse(body) == audit.AuditRule("/etc", "", 10, "jaula", True)
-    body = encoded([(audit.AUDIT_DIR, 4)], b"/var", flags=1)
-    assert audit.parse(body) == audit.AuditRule("", "/var", 15, "", False)
+    fields = [
+        (kernel_audit.AUDIT_WATCH, 4),
+        (kernel_audit.AUDIT_PERM, 10),
+        (kernel_audit.AUDIT_FILTERKEY, 5),
+    ]
+    body = encoded(fields, b"/etcjaula")
+    assert kernel_audit.parse(body) == kernel_audit.AuditRule("/etc", "", 10, "jaula", True)
+    body = encoded([(kernel_audit.AUDIT_DIR, 4)], b"/var", flags=1)
+    assert kernel_audit.parse(body) == kernel_audit.AuditRule("", "/var", 15, "", False)
 
 
 @pytest.mark.parametrize(
@@ -150,20 +154,20 @@ def test_a_rule_has_path_permissions_and_key() -> None:
     [
         b"",
         b"\0" * 100,
-        encoded([(audit.AUDIT_WATCH, 400)], b"/etc"),
-        encoded([(audit.AUDIT_WATCH, 4)], b"/etc")[:-1],
+        encoded([(kernel_audit.AUDIT_WATCH, 400)], b"/etc"),
+        encoded([(kernel_audit.AUDIT_WATCH, 4)], b"/etc")[:-1],
         struct.pack("=III", 4, 2, 65) + encoded([], b"")[12:],
     ],
 )
 def test_a_malformed_rule_is_an_error(body: bytes) -> None:
     with pytest.raises(OSError, match="audit: "):
-        audit.parse(body)
+        kernel_audit.parse(body)
 
 
 @given(st.binary(max_size=1200))
 def test_no_rule_breaks_the_parser(data: bytes) -> None:
     try:
-        audit.parse(data)
+        kernel_audit.parse(data)
     except OSError:
         return
     assert len(data) >= 1040

@@ -8,7 +8,7 @@ from jaula.features.verify.checks import lsm_labels
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Verdict
 from jaula.security.lsm import detect
-from jaula.spec.runtime import Process, Spec
+from jaula.spec.runtime_spec import Process, Spec
 
 OWN = "jaula-default-0123456789ab"
 

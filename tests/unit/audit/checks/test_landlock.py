@@ -8,11 +8,11 @@ from msgspec import structs
 from jaula.features.verify.checks import landlock
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Verdict
-from jaula.security import capabilities
-from jaula.security.landlock import Landlock
+from jaula.security import capability_sets
+from jaula.security.landlock_ruleset import Landlock
 from jaula.security.lsm.interface import LabelRequest
-from jaula.security.seccomp import seccomp
-from jaula.spec.runtime import Linux, Namespace, Process, Spec
+from jaula.security.seccomp import seccomp_filter
+from jaula.spec.runtime_spec import Linux, Namespace, Process, Spec
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +21,10 @@ def version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spec(*options: str, add: tuple[str, ...] = ()) -> Spec:
-    sets = capabilities.resolve(add=add)
+    sets = capability_sets.resolve(add=add)
     bare = Spec(
         process=Process(cwd="/", capabilities=sets),
-        linux=Linux(namespaces=(Namespace("pid"),), seccomp=seccomp.default_profile(sets)),
+        linux=Linux(namespaces=(Namespace("pid"),), seccomp=seccomp_filter.default_profile(sets)),
     )
     return Landlock(7).confine(bare, LabelRequest(options))
 

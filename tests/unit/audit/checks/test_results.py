@@ -10,7 +10,7 @@ from jaula.features.verify.checks import devices, id_maps, network, open_files, 
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, passed, table, verdict_of
 from jaula.features.verify.verify import render
-from jaula.spec.runtime import DeviceCgroup, Spec
+from jaula.spec.runtime_spec import DeviceCgroup, Spec
 
 
 def row(verdict: Verdict) -> Result:

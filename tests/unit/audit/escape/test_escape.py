@@ -40,7 +40,7 @@ from jaula.features.verify.escape.program import (
 from jaula.features.verify.escape.select import tmpfs_size
 from jaula.features.verify.model.result import Verdict
 from jaula.spec.container_copy import readonly
-from jaula.spec.runtime import Mount
+from jaula.spec.runtime_spec import Mount
 
 NO_FLAGS = {"oom": None, "cgroup": None, "raising": None}
 EVERY = Limits(

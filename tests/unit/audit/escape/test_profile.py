@@ -10,10 +10,10 @@ from jaula.features.verify.escape.attempts import Attempt
 from jaula.features.verify.escape.program import CALL32, Answer
 from jaula.features.verify.escape.results import AttemptResult, evaluate_attempt
 from jaula.features.verify.model.result import Result, Verdict
-from jaula.security.seccomp.seccomp import ALWAYS_ALLOWED, build
-from jaula.spec.profile import Files, Profile, Seccomp
-from jaula.spec.runtime import Seccomp as Rules
-from jaula.spec.runtime import Syscall
+from jaula.security.seccomp.seccomp_filter import ALWAYS_ALLOWED, build
+from jaula.spec.confinement_profile import Files, Profile, Seccomp
+from jaula.spec.runtime_spec import Seccomp as Rules
+from jaula.spec.runtime_spec import Syscall
 
 CALLS = words("close openat read write")
 WEB = Profile(

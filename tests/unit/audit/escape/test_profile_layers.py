@@ -10,13 +10,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from jaula.features.verify.escape import profile_layers as layers
-from jaula.features.verify.escape import twin
+from jaula.features.verify.escape import profile_layers, twin
 from jaula.features.verify.escape.attempts import Attempt
 from jaula.features.verify.escape.profile_layers import Facts, Program, Sink
 from jaula.features.verify.escape.program import Answer
 from jaula.features.verify.escape.results import evaluate_attempt
-from jaula.spec.profile import Files, Limits, Network, Process, Profile
+from jaula.spec.confinement_profile import Files, Limits, Network, Process, Profile
 
 WEB = Profile(
     name="web",
@@ -35,7 +34,7 @@ def facts(**changes: object) -> Facts:
 
 
 def names(group: str, profile: Profile = WEB, given: Facts | None = None) -> set[str]:
-    made = layers.refused(profile, given or facts())
+    made = profile_layers.refused(profile, given or facts())
     return {each.name for each in made if each.group == f"profile: {group}"}
 
 
@@ -48,21 +47,21 @@ def refused(made: Attempt, *values: int, status: int = 0) -> bool | None:
 
 def attempt(group: str, name: str) -> Attempt:
     return next(
-        each for each in layers.refused(WEB, facts())
+        each for each in profile_layers.refused(WEB, facts())
         if each.group == f"profile: {group}" and each.name == name
     )  # fmt: skip
 
 
 def test_the_payload_ends_with_its_status(tmp_path: Path) -> None:
     path = tmp_path / "payload"
-    path.write_bytes(layers.PAYLOAD)
+    path.write_bytes(profile_layers.PAYLOAD)
     path.chmod(0o755)
-    assert subprocess.run([path], check=False).returncode == layers.RAN
+    assert subprocess.run([path], check=False).returncode == profile_layers.RAN
 
 
 def test_a_program_that_was_executed_is_a_hole() -> None:
     made = attempt("execution outside of it", "a program in /data")
-    assert refused(made, 3, 132, 0, status=layers.RAN << 8) is False
+    assert refused(made, 3, 132, 0, status=profile_layers.RAN << 8) is False
     assert refused(made, 3, 132, 0, -errno.EACCES)
     assert refused(made, -errno.EROFS)
     assert refused(made, 3, 132, 0, -errno.ENOEXEC) is False
@@ -81,7 +80,7 @@ def test_programs_of_the_container_are_compared_by_inode_and_path() -> None:
     given = facts(programs=programs)
     assert names("programs not in it", WEB, given) == {"/bin/busybox"}
     linked = facts(programs=programs, identity=lambda path: Program("/bin/web", (1, 5)))
-    (made,) = [each for each in layers.refused(WEB, linked) if "programs not" in each.group]
+    (made,) = [each for each in profile_layers.refused(WEB, linked) if "programs not" in each.group]
     assert made.relaxed_by == "a hard link of a listed program"
     real = facts(programs=programs, identity=lambda path: BUSYBOX)  # a symbolic link is listed
     assert not names("programs not in it", WEB, real)
@@ -112,7 +111,9 @@ def test_ports_that_are_not_listed_are_bound_in_vain() -> None:
     found = names("ports not in it", served)
     assert {"tcp:23", "tcp:23 of IPv6", "tcp:65535"} <= found
     assert "tcp:4444" not in found
-    made = {each.name for each in layers.permitted(served, facts()) if "ports" in each.group}
+    made = {
+        each.name for each in profile_layers.permitted(served, facts()) if "ports" in each.group
+    }
     assert made == {"tcp:4444"}
     assert not names("ports not in it", served, facts(checks_bind=False))
     assert not names("ports not in it")  # without a list
@@ -122,21 +123,25 @@ def test_listed_devices_are_opened_and_others_are_not_listed() -> None:
     found = names("devices not in it")
     assert {"/dev/mem", "mem 1:1"} <= found
     assert not {"/dev/fuse", "/dev/kvm"} & found
-    opened = {each.name for each in layers.permitted(WEB, facts()) if "devices" in each.group}
+    opened = {
+        each.name for each in profile_layers.permitted(WEB, facts()) if "devices" in each.group
+    }
     assert opened == {"/dev/fuse", "/dev/kvm"}
     watchdog = replace(WEB, devices=("/dev/watchdog0",))
-    assert not [each for each in layers.permitted(watchdog, facts()) if "devices" in each.group]
+    assert not [
+        each for each in profile_layers.permitted(watchdog, facts()) if "devices" in each.group
+    ]
 
 
 def test_mounts_that_are_not_listed_are_tried_and_volumes_work() -> None:
     assert names("mounts not in it") == {"/other"}
-    made = {each.name for each in layers.permitted(WEB, facts()) if "volumes" in each.group}
+    made = {each.name for each in profile_layers.permitted(WEB, facts()) if "volumes" in each.group}
     assert made == {"/data"}
 
 
 def test_a_large_limit_of_memory_is_not_tried() -> None:
     assert "17 MB of memory" in names("limits")
-    large = replace(WEB, limits=Limits(memory=layers.MAX_MEMORY + 1))
+    large = replace(WEB, limits=Limits(memory=profile_layers.MAX_MEMORY + 1))
     assert not [name for name in names("limits", large) if "of memory" in name]
     assert not names("limits", replace(WEB, limits=Limits()))
 
@@ -156,14 +161,14 @@ def test_the_second_twin_has_directories_in_place_of_mounts() -> None:
         "Volumes": {"/x": {}},
         "HostConfig": {"Binds": ["/p:/.probe:ro", "data:/data:ro"], "Mounts": [{"Target": "/x"}]},
     }
-    made = layers.with_directories(request, inspect, {"/data": "/new/0", "/x": "/new/1"})
+    made = profile_layers.with_directories(request, inspect, {"/data": "/new/0", "/x": "/new/1"})
     assert made["HostConfig"]["Binds"] == ["/p:/.probe:ro", "/new/0:/data:ro", "/new/1:/x:rw"]
     assert made["HostConfig"]["Mounts"] == []
     assert made["Volumes"] == {}
 
 
 def test_the_filter_of_the_second_twin_has_the_calls_of_the_attempts() -> None:
-    calls = layers.calls(layers.refused(WEB, facts()))
+    calls = profile_layers.calls(profile_layers.refused(WEB, facts()))
     assert {"connect", "execve", "mknodat", "prctl", "clone", "sendto"} <= set(calls)
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from jaula.features.doctor.kernel import check_config, probes
-from jaula.features.doctor.kernel.features import FEATURES, Feature
+from jaula.features.doctor.kernel.kernel_features import FEATURES, Feature
 
 
 def feature(*options: str, needed: bool = False) -> Feature:

@@ -11,7 +11,7 @@ import pytest
 
 from jaula.features.verify.model.image_layout import ImageLayout
 from jaula.images.store.index import HELD
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     CONFIG,
     INDEX,
     MANIFEST,

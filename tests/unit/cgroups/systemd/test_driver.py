@@ -10,7 +10,7 @@ import pytest
 
 from harness.systemd_manager import AFTER, BEFORE, UNSIGNALLED, Manager, Unit
 from jaula.cgroups.systemd.bus import Address
-from jaula.cgroups.systemd.driver import SystemdDriver
+from jaula.cgroups.systemd.systemd_driver import SystemdDriver
 from jaula.errors import Conflict, NotFound
 
 UNIT = "jlt-x.scope"

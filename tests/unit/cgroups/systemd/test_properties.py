@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cgroups.systemd import annotations
-from jaula.cgroups.systemd.cgroup import major
-from jaula.cgroups.systemd.driver import split_path
+from jaula.cgroups.systemd import unit_annotations
 from jaula.cgroups.systemd.properties import (
     INFINITY,
     UnitProperty,
     resource_properties,
     scope_properties,
 )
+from jaula.cgroups.systemd.systemd_cgroup import major
+from jaula.cgroups.systemd.systemd_driver import split_path
 from jaula.errors import InvalidRequest
-from jaula.spec.runtime import CPU, BlockIO, DeviceCgroup, Memory, Pids, Resources
+from jaula.spec.runtime_spec import CPU, BlockIO, DeviceCgroup, Memory, Pids, Resources
 
 TABLE = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n136 blockish\n"
 DENY_ALL = DeviceCgroup(allow=False, access="rwm")
@@ -195,8 +195,8 @@ def test_other_device_rules_are_left_to_the_cgroup(
     ],
 )
 def test_annotations_in_text_form(name: str, text: str, found: tuple[str, str, Any]) -> None:
-    given = {annotations.PREFIX + name: text, "org.other": "x"}
-    assert annotations.properties(given) == (UnitProperty(*found),)
+    given = {unit_annotations.PREFIX + name: text, "org.other": "x"}
+    assert unit_annotations.properties(given) == (UnitProperty(*found),)
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_annotations_in_text_form(name: str, text: str, found: tuple[str, str, A
 )  # fmt: skip
 def test_a_bad_annotation_is_named(name: str, text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"org\.systemd\.property\."):
-        annotations.properties({annotations.PREFIX + name: text})
+        unit_annotations.properties({unit_annotations.PREFIX + name: text})
 
 
 @given(st.text(max_size=30))
 def test_any_annotation_is_a_value_or_an_error(text: str) -> None:
     try:
-        (found,) = annotations.properties({annotations.PREFIX + "RuntimeMaxSec": text})
+        (found,) = unit_annotations.properties({unit_annotations.PREFIX + "RuntimeMaxSec": text})
     except InvalidRequest:
         return
     assert found.signature

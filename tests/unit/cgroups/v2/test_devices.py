@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.cgroups.device_rules import normalize
-from jaula.cgroups.v2.devices import assemble
+from jaula.cgroups.v2.devices_v2 import assemble
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.spec.runtime import DeviceCgroup
+from jaula.spec.runtime_spec import DeviceCgroup
 
 KINDS = {"b": 1, "c": 2}
 ACCESS = {"m": 1, "r": 2, "w": 4}

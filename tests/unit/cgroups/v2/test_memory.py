@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cgroups.v2 import memory
+from jaula.cgroups.v2 import memory_v2
 from jaula.kernel import inotify
 
 
@@ -26,7 +26,7 @@ def test_a_cgroup_that_is_removed_before_the_watch_has_no_events(
     monkeypatch.setattr(inotify, "create", create_late)
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert memory.subscribe_oom(directory) is None
+        assert memory_v2.subscribe_oom(directory) is None
     finally:
         os.close(directory)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -38,7 +38,7 @@ def test_a_change_of_the_events_is_readable(tmp_path: Path) -> None:
     events.write_text("oom_kill 0\n")
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
-        watch = memory.subscribe_oom(directory)
+        watch = memory_v2.subscribe_oom(directory)
         assert watch is not None
         try:
             events.write_text("oom_kill 1\n")

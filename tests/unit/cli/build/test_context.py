@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jaula.cli.cli_errors import CliError
-from jaula.features.build.cli import context
-from jaula.features.build.cli.context import Directory, Remote
+from jaula.features.build.cli import client_context
+from jaula.features.build.cli.client_context import Directory, Remote
 
 
 def make(root: Path, files: dict[str, str]) -> Path:
@@ -22,7 +22,7 @@ def make(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def sent(found: context.Context) -> dict[str, bytes]:
+def sent(found: client_context.Context) -> dict[str, bytes]:
     """Return the files of the tar that would be sent."""
     data = bytearray()
     found.send(data.extend)
@@ -37,13 +37,13 @@ def sent(found: context.Context) -> dict[str, bytes]:
     "word", ["https://h/x.git", "http://h/Dockerfile", "git@h:x", "git://h/x", "github.com/a/b"]
 )
 def test_the_engine_fetches_a_url(word: str) -> None:
-    found = context.resolve(word, "sub/D")
+    found = client_context.resolve(word, "sub/D")
     assert isinstance(found, Remote)
     assert (found.remote, found.dockerfile) == (word, "sub/D")
     assert sent_nothing(found)
 
 
-def sent_nothing(found: context.Context) -> bool:
+def sent_nothing(found: client_context.Context) -> bool:
     pieces: list[object] = []
     found.send(pieces.append)
     return not pieces
@@ -54,32 +54,36 @@ def test_a_directory_takes_precedence_over_a_url(
 ) -> None:
     make(tmp_path / "github.com", {"Dockerfile": ""})
     monkeypatch.chdir(tmp_path)
-    assert isinstance(context.resolve("github.com", ""), Directory)
+    assert isinstance(client_context.resolve("github.com", ""), Directory)
 
 
 def test_the_default_dockerfile_is_found(tmp_path: Path) -> None:
     make(tmp_path, {"dockerfile": "low"})
-    assert context.resolve(str(tmp_path), "").dockerfile == "dockerfile"
+    assert client_context.resolve(str(tmp_path), "").dockerfile == "dockerfile"
     make(tmp_path, {"Dockerfile": "high"})
-    assert context.resolve(str(tmp_path), "").dockerfile == "Dockerfile"
+    assert client_context.resolve(str(tmp_path), "").dockerfile == "Dockerfile"
 
 
 def test_the_dockerfile_and_the_ignore_file_are_always_sent(tmp_path: Path) -> None:
     make(tmp_path, {"Dockerfile": "F", ".dockerignore": "*\n!keep", "keep": "", "no/x": ""})
-    assert set(sent(context.resolve(str(tmp_path), ""))) == {"Dockerfile", ".dockerignore", "keep"}
+    assert set(sent(client_context.resolve(str(tmp_path), ""))) == {
+        "Dockerfile",
+        ".dockerignore",
+        "keep",
+    }
 
 
 def test_an_excluded_directory_is_sent_only_with_an_included_file(tmp_path: Path) -> None:
     make(tmp_path, {"Dockerfile": "", ".dockerignore": "a\n!a/b/keep\nb", "a/b/keep": "1"})
     make(tmp_path, {"a/b/no": "", "a/c/no": "", "b/no": ""})
-    found = sent(context.resolve(str(tmp_path), ""))
+    found = sent(client_context.resolve(str(tmp_path), ""))
     assert set(found) == {".dockerignore", "Dockerfile", "a", "a/b", "a/b/keep"}
 
 
 def test_a_dockerfile_outside_is_sent_with_its_own_ignore_file(tmp_path: Path) -> None:
     top = make(tmp_path / "c", {"a": "", "Dockerfile": "inner", ".dockerignore": "a"})
     make(tmp_path, {"Outer": "FROM x"})
-    found = context.resolve(str(top), str(tmp_path / "Outer"))
+    found = client_context.resolve(str(top), str(tmp_path / "Outer"))
     files = sent(found)
     assert files[found.dockerfile] == b"FROM x"
     assert set(files) == {
@@ -95,7 +99,7 @@ def test_a_dockerfile_linked_from_outside_is_sent(tmp_path: Path) -> None:
     top = make(tmp_path / "c", {"a": ""})
     make(tmp_path, {"Outer": "FROM x"})
     (top / "Dockerfile").symlink_to("../Outer")
-    found = context.resolve(str(top), "")
+    found = client_context.resolve(str(top), "")
     assert sent(found)[found.dockerfile] == b"FROM x"
 
 
@@ -103,7 +107,7 @@ def test_nothing_is_read_outside_of_the_context(tmp_path: Path) -> None:
     top = make(tmp_path / "c", {"Dockerfile": ""})
     make(tmp_path, {"secret": "s"})
     (top / "link").symlink_to("../secret")
-    assert b"s" not in sent(context.resolve(str(top), "")).values()
+    assert b"s" not in sent(client_context.resolve(str(top), "")).values()
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         for place in (*top.rglob("*"), top):
             os.utime(place, (5, 5))
         data = bytearray()
-        context.resolve(str(top), "").send(data.extend)
+        client_context.resolve(str(top), "").send(data.extend)
         bytes_of.append(bytes(data))
     assert bytes_of[0] == bytes_of[1]
 
@@ -133,7 +137,7 @@ def test_the_error_names_an_unreadable_file(
 ) -> None:
     make(tmp_path, files)
     with pytest.raises(CliError, match=error):
-        context.resolve(str(tmp_path), file)
+        client_context.resolve(str(tmp_path), file)
 
 
 def test_the_error_names_an_unreadable_directory(tmp_path: Path) -> None:
@@ -142,4 +146,4 @@ def test_the_error_names_an_unreadable_directory(tmp_path: Path) -> None:
     make(tmp_path, {"Dockerfile": "", "no/x": ""})
     (tmp_path / "no").chmod(0)
     with pytest.raises(CliError, match="no: permission denied"):
-        sent(context.resolve(str(tmp_path), ""))
+        sent(client_context.resolve(str(tmp_path), ""))

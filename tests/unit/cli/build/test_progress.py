@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.features.build.cli.progress import ProgressModel
+from jaula.features.build.cli.build_output import ProgressModel
 from jaula.features.build.cli.progress_plain import PlainView
 from jaula.features.build.cli.progress_tty import TtyProgress, printable
 

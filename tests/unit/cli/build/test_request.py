@@ -10,9 +10,9 @@ import pytest
 from jaula.cli.cli_errors import UsageError
 from jaula.cli.client.api_client import target
 from jaula.cli.command_parser import parse
-from jaula.features.build.cli.build import COMMAND
-from jaula.features.build.cli.context import Remote
-from jaula.features.build.cli.request import query
+from jaula.features.build.cli.build_command import COMMAND
+from jaula.features.build.cli.build_query import query
+from jaula.features.build.cli.client_context import Remote
 
 
 def parameters(*words: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaula.cli.cli_errors import CliError
-from jaula.features.build.cli import output, secrets
+from jaula.features.build.cli import build_secrets, output
 
 
 def test_secrets_come_from_files_and_variables(
@@ -17,7 +17,7 @@ def test_secrets_come_from_files_and_variables(
     file = tmp_path / "token"
     file.write_bytes(b"\xff of a file")
     monkeypatch.setenv("VAR", "of a variable")
-    result = secrets.parse_secrets(
+    result = build_secrets.parse_secrets(
         [f"id=a,src={file}", f"src={file}", "id=b,env=VAR", "id=VAR", "type=env,id=c,src=VAR"]
     )
     assert {id: read() for id, read in result.items()} == {
@@ -34,17 +34,17 @@ def test_secrets_come_from_files_and_variables(
 )
 def test_an_invalid_secret_is_refused(word: str) -> None:
     with pytest.raises(CliError, match="secret"):
-        secrets.parse_secrets([word])
+        build_secrets.parse_secrets([word])
 
 
 def test_a_secret_is_checked_before_the_build(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no such file"):
-        secrets.parse_secrets([f"id=a,src={tmp_path}/nope"])
+        build_secrets.parse_secrets([f"id=a,src={tmp_path}/nope"])
     (tmp_path / "large").write_bytes(bytes(600_000))
     with pytest.raises(CliError, match="the limit is"):
-        secrets.parse_secrets([f"id=a,src={tmp_path}/large"])
+        build_secrets.parse_secrets([f"id=a,src={tmp_path}/large"])
     with pytest.raises(CliError, match="variable NOT_SET_AT_ALL is not set"):
-        secrets.parse_secrets(["id=a,env=NOT_SET_AT_ALL"])
+        build_secrets.parse_secrets(["id=a,env=NOT_SET_AT_ALL"])
 
 
 def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,18 +52,18 @@ def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(path))
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-        with secrets.SshAgents(["default", f"other={path}"]) as result:
+        with build_secrets.SshAgents(["default", f"other={path}"]) as result:
             assert result == {"default": str(path), "other": str(path)}
         (tmp_path / "key").touch()
         with pytest.raises(CliError, match="one socket, or files"):
-            secrets.SshAgents([f"x={path},{tmp_path}/key"])
+            build_secrets.SshAgents([f"x={path},{tmp_path}/key"])
     monkeypatch.delenv("SSH_AUTH_SOCK")
     with pytest.raises(CliError, match="no ssh agent"):
-        secrets.SshAgents(["default"])
+        build_secrets.SshAgents(["default"])
 
 
 def test_named_contexts(tmp_path: Path) -> None:
-    result = secrets.parse_contexts(
+    result = build_secrets.parse_contexts(
         ["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"]
     )
     assert result == (
@@ -72,7 +72,7 @@ def test_named_contexts(tmp_path: Path) -> None:
     )
     for word in ("a", "=b", "a="):
         with pytest.raises(CliError, match="NAME=VALUE"):
-            secrets.parse_contexts([word])
+            build_secrets.parse_contexts([word])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaula.cli.cli_errors import CliError, EngineError, Unreachable, UsageError
-from jaula.cli.client import api_client as client_module
+from jaula.cli.client import api_client
 from jaula.cli.client.api_client import Client, filters, quote, target
 from jaula.cli.client.detach_key_matcher import DetachKeys, sequence
 from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
@@ -134,7 +134,7 @@ def test_an_invalid_address_is_refused(text: str) -> None:
 def test_targets_are_quoted() -> None:
     assert quote("a/b c\udcff%") == "a%2Fb%20c%FF%25"
     path = target("/x", (("a", True), ("b", False), ("c", ""), ("d", "é&"), ("e", 0)))
-    assert path == f"{client_module.API}/x?a=1&d=%C3%A9%26&e=0"
+    assert path == f"{api_client.API}/x?a=1&d=%C3%A9%26&e=0"
 
 
 def test_filters_are_a_document() -> None:
@@ -233,7 +233,7 @@ def test_the_exit_status_is_requested_again_after_a_restart(serve: Serve) -> Non
     )
     client = serve(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"", good)
 
-    def ask() -> client_module.Connection:
+    def ask() -> api_client.Connection:
         connection = client.connection()
         connection.send("POST", target("/containers/x/wait"))
         return connection
@@ -247,7 +247,7 @@ def test_an_unknown_exit_status_is_reported(serve: Serve) -> None:
     gone = b'HTTP/1.1 404 X\r\nContent-Length: 18\r\n\r\n{"message":"gone"}'
     client = serve(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", gone)
 
-    def ask() -> client_module.Connection:
+    def ask() -> api_client.Connection:
         connection = client.connection()
         connection.send("POST", target("/containers/x/wait"))
         return connection

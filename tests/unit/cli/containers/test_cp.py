@@ -11,7 +11,7 @@ from jaula.cli.containers.copy_target import (
     resolve_target,
     split_argument,
 )
-from jaula.storage.tar.entry import TarEntry
+from jaula.storage.tar.tar_entry import TarEntry
 
 FILE = CopyEndpoint("f", exists=True, directory=False)
 TREE = CopyEndpoint("d", exists=True, directory=True)

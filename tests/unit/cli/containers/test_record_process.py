@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.features.record.cli.process import RecordProcess
+from jaula.features.record.cli.record_process import RecordProcess
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["own", "another's"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.record.cli import summary as record_summary
-from jaula.features.record.document import Entry, Program
-from jaula.features.record.reader import Record
+from jaula.features.record.cli import summary
+from jaula.features.record.record_document import Entry, Program
+from jaula.features.record.record_reader import Record
 from jaula.state.audit_log import Head
 
 NAMES = st.text(st.sampled_from("ab/\t\n\x1b."), max_size=12)
@@ -34,7 +34,7 @@ def record(entries: list[Entry]) -> Record:
 
 def rows(entries: list[Entry], title: str) -> list[list[str]]:
     """Return the cells of the rows below a title."""
-    lines = list(record_summary.lines(record(entries)))
+    lines = list(summary.lines(record(entries)))
     start = next(n for n, line in enumerate(lines) if line.split("\t")[0] == title)
     end = next((n for n in range(start, len(lines)) if not lines[n]), len(lines))
     return [line.strip().split("\t") for line in lines[start + 1 : end]]
@@ -46,7 +46,7 @@ def file(path: str, mode: str = "read", count: int = 1) -> Entry:
 
 @given(ENTRIES)
 def test_every_record_has_a_summary_of_few_printable_lines(entries: list[Entry]) -> None:
-    lines = list(record_summary.lines(record(entries)))
+    lines = list(summary.lines(record(entries)))
     assert len(lines) < 120
     for line in lines:
         assert all(cell.isprintable() for cell in line.split("\t"))
@@ -55,7 +55,7 @@ def test_every_record_has_a_summary_of_few_printable_lines(entries: list[Entry])
 
 @given(st.sets(st.text("ab/", min_size=1, max_size=20)), st.integers(2, 12))
 def test_directories_have_each_path_once_and_are_few(paths: set[str], limit: int) -> None:
-    groups = record_summary.group(paths, limit)
+    groups = summary.group(paths, limit)
     assert sorted(path for _, members in groups for path in members) == sorted(paths)
     assert len(groups) <= limit
     for name, members in groups:
@@ -64,7 +64,7 @@ def test_directories_have_each_path_once_and_are_few(paths: set[str], limit: int
 
 def test_directories_are_as_deep_as_their_number_allows() -> None:
     paths = [f"/data/base/{n}" for n in range(50)] + ["/data/log/a", "/etc/passwd"]
-    found = {name: len(members) for name, members in record_summary.group(paths, 10)}
+    found = {name: len(members) for name, members in summary.group(paths, 10)}
     assert found == {"/data/base/": 50, "/data/log/": 1, "/etc/": 1}
 
 
@@ -117,5 +117,5 @@ def test_what_is_left_out_is_counted() -> None:
         Entry(kind="accept", program=1, family="unix", address=f"/run/{n}") for n in range(50)
     ]
     found = rows(listeners, "Network")
-    assert len(found) == record_summary.ROWS + 1
+    assert len(found) == summary.ROWS + 1
     assert found[-1] == ["and 40 more listeners with accepted connections"]

@@ -9,7 +9,7 @@ import pytest
 
 from jaula.cli.cli_errors import CliError
 from jaula.cli.containers import hint
-from jaula.features.why.cli import explanations as why
+from jaula.features.why.cli import explanations
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:2376", "ssh://host", "tcp://127.0.0.1:2375"])
@@ -17,14 +17,14 @@ def test_another_host_is_not_traced(monkeypatch: pytest.MonkeyPatch, address: st
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     client = SimpleNamespace(address=SimpleNamespace(text=address))
     with pytest.raises(CliError, match="on the engine's host"):
-        why.check_host(client)  # type: ignore[arg-type]
+        explanations.check_host(client)  # type: ignore[arg-type]
 
 
 def test_an_ordinary_user_cannot_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     client = SimpleNamespace(address=SimpleNamespace(text="unix:///run/jaula.sock"))
     with pytest.raises(CliError, match="sudo"):
-        why.check_host(client)  # type: ignore[arg-type]
+        explanations.check_host(client)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def test_files_and_volumes_of_the_next_pod_of_a_name_stay(monkeypatch: pytest.Mo
         get=get, request=lambda method, path, query=(): removed.append((path, query))
     )
     pod: Any = SimpleNamespace(name="pod", id="1")
-    monkeypatch.setattr(kube_play.pods, "stop", lambda client, pod: None)
-    monkeypatch.setattr(kube_play.pods, "remove", remove)
+    monkeypatch.setattr(kube_play.api_pods, "stop", lambda client, pod: None)
+    monkeypatch.setattr(kube_play.api_pods, "remove", remove)
     kube_play.remove_pod(client, pod)
     assert removed == [("/configs/old", ()), ("/volumes/v", (("id", "old"),))]
 
@@ -139,9 +139,9 @@ def test_a_pod_that_another_client_has_created_meanwhile_stays(
 
     removed: list[str] = []
     other: Any = SimpleNamespace(name="pod", id="other", infra={"Labels": {}})
-    monkeypatch.setattr(kube_play.pods, "listed", lambda client: [other])
+    monkeypatch.setattr(kube_play.api_pods, "listed", lambda client: [other])
     monkeypatch.setattr(kube_play, "remove_pod", lambda client, pod: removed.append(pod.id))
-    monkeypatch.setattr(kube_play.pods, "create_infra", refused)
+    monkeypatch.setattr(kube_play.api_pods, "create_infra", refused)
     monkeypatch.setattr(kube_play, "check_host_paths", lambda client, pod: None)
     play = played(Engine())
     pod: Any = SimpleNamespace(
@@ -164,9 +164,9 @@ def test_a_pod_without_an_answer_is_removed_if_the_play_has_created_it(
         raise KeyboardInterrupt
 
     removed: list[str] = []
-    monkeypatch.setattr(kube_play.pods, "listed", lambda client: existing)
+    monkeypatch.setattr(kube_play.api_pods, "listed", lambda client: existing)
     monkeypatch.setattr(kube_play, "remove_pod", lambda client, pod: removed.append(pod.id))
-    monkeypatch.setattr(kube_play.pods, "create_infra", interrupted)
+    monkeypatch.setattr(kube_play.api_pods, "create_infra", interrupted)
     monkeypatch.setattr(kube_play, "check_host_paths", lambda client, pod: None)
     play = played(Engine())
     pod: Any = SimpleNamespace(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jaula.cli.cli_errors import UsageError
-from jaula.features.kubernetes.cli.pods import list as pod_list
-from jaula.features.kubernetes.cli.pods.pods import status
+from jaula.features.kubernetes.cli.pods import pod_list
+from jaula.features.kubernetes.cli.pods.api_pods import status
 
 NOW = 1000.0
 

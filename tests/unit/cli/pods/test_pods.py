@@ -8,18 +8,18 @@ import pytest
 
 from jaula.cli.cli_errors import CliError, UsageError
 from jaula.features.kubernetes.cli.pod import shared
-from jaula.features.kubernetes.cli.pods import pods
+from jaula.features.kubernetes.cli.pods import api_pods
 
 
-def pod(*, mode: str = "bridge", **labels: str) -> pods.Pod:
-    all_labels = {pods.NAME_LABEL: "web", **{f"io.jaula.pod-{k}": v for k, v in labels.items()}}
+def pod(*, mode: str = "bridge", **labels: str) -> api_pods.Pod:
+    all_labels = {api_pods.NAME_LABEL: "web", **{f"io.jaula.pod-{k}": v for k, v in labels.items()}}
     infra = {"Id": "i" * 64, "Labels": all_labels, "HostConfig": {"NetworkMode": mode}}
-    return pods.Pod("web", infra, [])
+    return api_pods.Pod("web", infra, [])
 
 
-def joined(target: pods.Pod, **host: Any) -> dict[str, Any]:
+def joined(target: api_pods.Pod, **host: Any) -> dict[str, Any]:
     body: dict[str, Any] = {"HostConfig": host}
-    pods.join(body, target)
+    api_pods.join(body, target)
     result: dict[str, Any] = body["HostConfig"]
     return result
 
@@ -62,11 +62,11 @@ def test_the_network_of_a_container_becomes_that_of_its_new_pod() -> None:
         "HostConfig": {"PortBindings": {"80/tcp": []}, "NetworkMode": "n", "Memory": 1},
         "NetworkingConfig": {"EndpointsConfig": {"n": {}}},
     }  # fmt: skip
-    infra = pods.split_infra(body)
+    infra = api_pods.split_infra(body)
     assert body == {"Image": "busybox", "HostConfig": {"Memory": 1}}
     assert infra["HostConfig"] == {"PortBindings": {"80/tcp": []}, "NetworkMode": "n"}
     assert infra["Hostname"] == "h"
-    pods.join(body, pod())  # nothing is left that join refuses
+    api_pods.join(body, pod())  # nothing is left that join refuses
 
 
 @pytest.mark.parametrize(

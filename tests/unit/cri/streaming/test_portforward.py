@@ -8,7 +8,7 @@ import pytest
 
 from jaula.features.kubernetes.cri.streaming import portforward, spdy
 from jaula.features.kubernetes.cri.streaming.portforward import StreamPairs, parse_pair
-from jaula.features.kubernetes.cri.streaming.transport import BufferPool
+from jaula.features.kubernetes.cri.streaming.streaming_transport import BufferPool
 
 
 @pytest.mark.parametrize(

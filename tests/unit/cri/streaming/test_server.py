@@ -16,8 +16,7 @@ from harness import stream_client as client
 from harness.certificates import Authority
 from harness.stream_client import SpdyClient, Tunnel, WebSocketClient
 from jaula.errors import InvalidRequest, NotFound, TooManyRequests
-from jaula.features.kubernetes.cri.streaming import server as server_module
-from jaula.features.kubernetes.cri.streaming import transport
+from jaula.features.kubernetes.cri.streaming import streaming_server, streaming_transport
 from jaula.features.kubernetes.cri.streaming.backend import (
     AttachRequest,
     ClientGone,
@@ -28,8 +27,8 @@ from jaula.features.kubernetes.cri.streaming.backend import (
     Size,
     Streams,
 )
-from jaula.features.kubernetes.cri.streaming.server import RequestCache, StreamServer
-from jaula.features.kubernetes.cri.streaming.transport import Timeouts
+from jaula.features.kubernetes.cri.streaming.streaming_server import RequestCache, StreamServer
+from jaula.features.kubernetes.cri.streaming.streaming_transport import Timeouts
 from unit.event_loop import idle
 
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
@@ -322,7 +321,7 @@ def test_a_silent_session_is_ended() -> None:
 def test_a_command_is_cancelled_when_its_client_is_gone(
     monkeypatch: pytest.MonkeyPatch, goaway: bool
 ) -> None:
-    monkeypatch.setattr(transport, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(streaming_transport, "DRAIN_SECONDS", 0.05)
 
     async def test() -> None:
         async with serving() as (backend, url, _):
@@ -339,7 +338,7 @@ def test_a_command_is_cancelled_when_its_client_is_gone(
 
 
 def test_a_client_that_is_not_read_is_missed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(streaming_transport, "WATCH_SECONDS", 0.05)
 
     async def test() -> None:
         async with serving() as (backend, url, _):
@@ -389,7 +388,7 @@ def test_a_command_that_does_not_read_stops_the_client() -> None:
 
 
 def test_the_output_is_complete_if_the_client_reads_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(streaming_transport, "CLOSE_SECONDS", 0.05)
 
     async def test() -> None:
         async with serving() as (backend, url, _):
@@ -745,7 +744,7 @@ def url_address(url: str) -> tuple[str, int]:
 
 
 def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(streaming_server, "HEAD_SECONDS", 0.1)
 
     async def test() -> None:
         async with serving() as (_, url, _):
@@ -758,7 +757,7 @@ def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_oldest_of_many_slow_clients_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(streaming_server, "MAX_WAITING", 3)
 
     async def test() -> None:
         async with serving() as (_, url, _):
@@ -773,7 +772,7 @@ def test_the_oldest_of_many_slow_clients_is_dropped(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_number_of_sessions_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(streaming_server, "MAX_SESSIONS", 1)
 
     async def test() -> None:
         async with serving() as (backend, url, _):

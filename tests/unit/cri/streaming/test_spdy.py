@@ -21,7 +21,7 @@ from jaula.features.kubernetes.cri.streaming.spdy import (
     ResetStatus,
     Stream,
 )
-from jaula.features.kubernetes.cri.streaming.transport import (
+from jaula.features.kubernetes.cri.streaming.streaming_transport import (
     MAX_UNSENT,
     STREAM_BUFFER,
     ProtocolError,

@@ -6,8 +6,12 @@ import asyncio
 
 import pytest
 
-from jaula.features.kubernetes.cri.streaming import transport
-from jaula.features.kubernetes.cri.streaming.transport import BufferPool, ReceiveBuffer, run_session
+from jaula.features.kubernetes.cri.streaming import streaming_transport
+from jaula.features.kubernetes.cri.streaming.streaming_transport import (
+    BufferPool,
+    ReceiveBuffer,
+    run_session,
+)
 from unit.event_loop import idle
 
 
@@ -102,9 +106,9 @@ def session(client: Client, work: object, idle_timeout: float = 60) -> asyncio.F
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "CLOSE_SECONDS", 0.02)
-    monkeypatch.setattr(transport, "DRAIN_SECONDS", 0.02)
-    monkeypatch.setattr(transport, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(streaming_transport, "CLOSE_SECONDS", 0.02)
+    monkeypatch.setattr(streaming_transport, "DRAIN_SECONDS", 0.02)
+    monkeypatch.setattr(streaming_transport, "WATCH_SECONDS", 0.02)
 
 
 def test_a_session_is_not_closed_before_its_output_is_sent() -> None:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from harness.stream_client import message
 from jaula.errors import InvalidRequest
-from jaula.features.kubernetes.cri.streaming.transport import STREAM_BUFFER, ProtocolError
-from jaula.features.kubernetes.cri.streaming.websocket import (
+from jaula.features.kubernetes.cri.streaming.channel_websocket import (
     Connection,
     MessageParser,
     Part,
     WebSocket,
 )
-from jaula.spec.websocket import accept_token
+from jaula.features.kubernetes.cri.streaming.streaming_transport import STREAM_BUFFER, ProtocolError
+from jaula.spec.websocket_accept import accept_token
 from unit.event_loop import idle
 
 

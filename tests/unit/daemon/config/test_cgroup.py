@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.daemon.config import cgroup, daemon_json
+from jaula.daemon.config import cgroup_settings, daemon_json
 from jaula.errors import InvalidRequest
 
 SYSTEMD = ("native.cgroupdriver=systemd",)
@@ -13,7 +13,7 @@ SYSTEMD = ("native.cgroupdriver=systemd",)
 def normalized(
     *, has_systemd: bool = True, rootless: bool = False, **settings: object
 ) -> dict[str, object]:
-    cgroup.normalize(settings, has_systemd=has_systemd, rootless=rootless)
+    cgroup_settings.normalize(settings, has_systemd=has_systemd, rootless=rootless)
     return settings
 
 
@@ -79,4 +79,4 @@ def test_the_parent_is_a_slice_with_systemd() -> None:
 @pytest.mark.parametrize("value", ["native.cgroupdriver=systemd", [1], {}, [""]])
 def test_a_file_has_a_list_of_options(value: object) -> None:
     with pytest.raises(InvalidRequest, match="exec-opts: expected"):
-        cgroup.keys()["exec-opts"].read("exec-opts", value)
+        cgroup_settings.keys()["exec-opts"].read("exec-opts", value)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.engine import PROJECT
 from jaula.cli import command_parser, daemon
 from jaula.config import EngineConfig, RuntimeConfig
-from jaula.daemon.config import daemon_json, registry
+from jaula.daemon.config import daemon_json, registry_keys
 from jaula.errors import InvalidRequest
 
 
@@ -254,7 +254,7 @@ def test_registry_settings_are_parsed() -> None:
         b'{"insecure-registries": ["r:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],'
         b' "max-concurrent-downloads": 7, "proxies": {"https-proxy": "http://p:1"}}'
     )
-    config = registry.pop_registry_config(result)
+    config = registry_keys.pop_registry_config(result)
     assert result == {}
     assert config.insecure == ("r:5000", "10.0.0.0/8")
     assert config.mirrors == ("https://m",)
@@ -277,7 +277,7 @@ def test_registry_settings_are_parsed() -> None:
 )
 def test_invalid_registry_settings_are_refused(text: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        registry.pop_registry_config(daemon_json.parse(text)[0])
+        registry_keys.pop_registry_config(daemon_json.parse(text)[0])
 
 
 def test_a_users_certificates_are_in_the_home_directory(
@@ -285,22 +285,22 @@ def test_a_users_certificates_are_in_the_home_directory(
 ) -> None:
     monkeypatch.delenv("JAULA_ROOTLESS", raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert registry.pop_registry_config({}).certificates == (
+    assert registry_keys.pop_registry_config({}).certificates == (
         "/etc/jaula/certs.d",
         "/etc/docker/certs.d",
     )
     monkeypatch.setenv("JAULA_ROOTLESS", "1000")
     monkeypatch.setenv("XDG_CONFIG_HOME", "/home/m/.config")
-    assert registry.pop_registry_config({}).certificates[:2] == (
+    assert registry_keys.pop_registry_config({}).certificates[:2] == (
         "/home/m/.config/jaula/certs.d",
         "/home/m/.config/docker/certs.d",
     )
     # of hosts.toml a rootless engine reads those of its user
-    assert registry.pop_registry_config({}).hosts == (
+    assert registry_keys.pop_registry_config({}).hosts == (
         "/home/m/.config/jaula/certs.d",
         "/home/m/.config/docker/certs.d",
     )
-    given = registry.pop_registry_config({"registry_certs": "/x"})
+    given = registry_keys.pop_registry_config({"registry_certs": "/x"})
     assert (given.certificates, given.hosts) == (("/x",), ("/x",))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaula.cli import command_parser, daemon
 from jaula.config import EngineConfig, TlsConfig
-from jaula.daemon.config import hosts
+from jaula.daemon.config import api_sockets
 from jaula.errors import InvalidRequest
 
 VERIFIED = {"tlsverify": True}
@@ -35,7 +35,7 @@ LOOPBACK = ("127.0.0.1", 2375)
     ],
 )
 def test_listen_settings_are_parsed(settings: dict[str, Any], found: dict[str, object]) -> None:
-    assert hosts.pop_listen_settings(settings) == found
+    assert api_sockets.pop_listen_settings(settings) == found
     assert settings == {}
 
 
@@ -62,7 +62,7 @@ def test_listen_settings_are_parsed(settings: dict[str, Any], found: dict[str, o
 )
 def test_unsafe_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        hosts.pop_listen_settings(dict(settings))
+        api_sockets.pop_listen_settings(dict(settings))
 
 
 def config(*words: str) -> EngineConfig:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaula.config import METRICS_LABELS
 from jaula.daemon.config import daemon_json
 from jaula.errors import InvalidRequest
-from jaula.features.metrics import settings as metrics
+from jaula.features.metrics import metrics_settings
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from jaula.features.metrics import settings as metrics
 def test_an_address_without_a_host_is_one_of_the_loopback_interface(
     text: str, expected: tuple[str, int]
 ) -> None:
-    assert metrics.parse_address(text) == expected
+    assert metrics_settings.parse_address(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_an_address_without_a_host_is_one_of_the_loopback_interface(
 )
 def test_an_invalid_address_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        metrics.parse_address(text)
+        metrics_settings.parse_address(text)
     assert "127.0.0.1:9323" in (caught.value.hint or "")
 
 
 @given(st.text(max_size=40))
 def test_any_address_is_parsed_or_refused(text: str) -> None:
     try:
-        host, port = metrics.parse_address(text)
+        host, port = metrics_settings.parse_address(text)
     except InvalidRequest:
         return
     assert host
@@ -58,7 +58,7 @@ def test_settings_become_fields_of_the_configuration() -> None:
         "metrics_refusals": "ebpf",
         "debug": True,
     }
-    metrics.normalize(settings, rootless=False)
+    metrics_settings.normalize(settings, rootless=False)
     assert settings == {
         "metrics": ("127.0.0.1", 9323),
         "metrics_labels": (*METRICS_LABELS, "team"),
@@ -81,12 +81,12 @@ def test_settings_become_fields_of_the_configuration() -> None:
 )
 def test_settings_that_are_not_valid_are_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidRequest, match=text):
-        metrics.normalize(settings, rootless=False)
+        metrics_settings.normalize(settings, rootless=False)
 
 
 def test_a_rootless_engine_has_no_address() -> None:
     with pytest.raises(InvalidRequest, match="network namespace of its own"):
-        metrics.normalize({"metrics_addr": ":9323"}, rootless=True)
+        metrics_settings.normalize({"metrics_addr": ":9323"}, rootless=True)
 
 
 def test_the_file_has_the_same_settings() -> None:
@@ -95,5 +95,5 @@ def test_the_file_has_the_same_settings() -> None:
         b' "log-format": "json", "log-level": "warn"}'
     )
     assert (settings["log_format"], settings["log_level"]) == ("json", "warn")
-    metrics.normalize(settings, rootless=False)
+    metrics_settings.normalize(settings, rootless=False)
     assert settings["metrics"] == ("127.0.0.1", 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jaula.config import StreamConfig
-from jaula.daemon.config import daemon_json, streams
+from jaula.daemon.config import daemon_json, stream_settings
 from jaula.errors import InvalidRequest
 
 PAIR = {"stream_tls_cert": "/c.pem", "stream_tls_key": "/k.pem"}
@@ -26,7 +26,7 @@ PAIR = {"stream_tls_cert": "/c.pem", "stream_tls_key": "/k.pem"}
 )
 def test_stream_settings_are_parsed(settings: dict[str, Any], expected: StreamConfig) -> None:
     settings["cri"] = True
-    assert streams.pop_stream_config(settings) == expected
+    assert stream_settings.pop_stream_config(settings) == expected
     assert settings == {"cri": True}
 
 
@@ -49,11 +49,11 @@ def test_stream_settings_that_are_not_safe_or_valid_are_refused(
     settings: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=text):
-        streams.pop_stream_config(settings)
+        stream_settings.pop_stream_config(settings)
 
 
 def test_flags_and_keys_of_the_file_are_the_same_settings() -> None:
     document = b"""{"stream-server-port": 1, "stream-idle-timeout": 2,
         "stream-server-address": "::1", "stream-tls-cert": "/c", "stream-tls-key": "/k"}"""
     settings, _ = daemon_json.parse(document)
-    assert streams.pop_stream_config(settings) == StreamConfig("::1", 1, 2, "/c", "/k")
+    assert stream_settings.pop_stream_config(settings) == StreamConfig("::1", 1, 2, "/c", "/k")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.engine.authz import limits, policy_file
-from jaula.engine.authz.limits import (
+from jaula.engine.authz import policy_file, request_ceilings
+from jaula.engine.authz.machine import read_machine
+from jaula.engine.authz.request_ceilings import (
     UNLIMITED,
     Bound,
     Ceilings,
@@ -19,10 +20,9 @@ from jaula.engine.authz.limits import (
     Machine,
     machine_ceilings,
 )
-from jaula.engine.authz.machine import read_machine
 from jaula.engine.containers.log_config import requested_files
 from jaula.engine.containers.resolved_request import resolve
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig, Ulimit
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig, Ulimit
 
 GIB = 1 << 30
 MACHINE = Machine(
@@ -51,11 +51,11 @@ def test_each_ceiling_is_a_share_of_the_machine() -> None:
 def test_the_defaults_of_a_container_are_within_them(machine: Machine) -> None:
     ceilings = Ceilings().with_defaults(machine_ceilings(machine))
     body = ContainerCreate()
-    for demand in limits.of_request(body.host_config, resolve(body), machine.pids_limit):
+    for demand in request_ceilings.of_request(body.host_config, resolve(body), machine.pids_limit):
         assert ceilings.allow(demand), demand
     files = Demand(Bound.ULIMIT, 524_288, "nofile")
     assert ceilings.allow(files)
-    assert ceilings.allow(*limits.of_log(20_000_000, 5))  # Docker's driver local
+    assert ceilings.allow(*request_ceilings.of_log(20_000_000, 5))  # Docker's driver local
 
 
 DENIED: list[dict[str, Any]] = [
@@ -72,7 +72,7 @@ DENIED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("host", DENIED)
 def test_more_than_a_share_is_above_them(host: dict[str, Any]) -> None:
     body = ContainerCreate(host_config=HostConfig(**host))
-    demands = limits.of_request(body.host_config, resolve(body), 4096)
+    demands = request_ceilings.of_request(body.host_config, resolve(body), 4096)
     ceilings = Ceilings().with_defaults(DEFAULTS)
     (demand,) = [each for each in demands if not ceilings.allow(each)]
     assert "unlimited" not in ceilings.advice(demand)
@@ -130,7 +130,7 @@ def test_an_entry_of_ulimits_replaces_its_share(line: str, memlock: int, nofile:
 )
 def test_a_user_in_several_groups_has_the_highest(lines: tuple[str, ...], pids: int) -> None:
     for order in (lines, lines[::-1]):
-        united = limits.union(tuple(map(rule, order)))
+        united = request_ceilings.union(tuple(map(rule, order)))
         assert united.with_defaults(DEFAULTS).pids == pids
 
 
@@ -165,20 +165,20 @@ def test_a_log_asks_for_all_of_its_files(
         assert found is None
         return
     assert found is not None
-    (demand,) = limits.of_log(found.max_size, found.max_file)
+    (demand,) = request_ceilings.of_log(found.max_size, found.max_file)
     assert (demand.bound, demand.amount) == (DiskBound.LOG_SIZE, size)
 
 
 def test_a_denied_amount_names_the_line_that_allows_it() -> None:
     ceilings = Ceilings().with_defaults(DEFAULTS)
-    (log,) = limits.of_log(0, 3)
+    (log,) = request_ceilings.of_log(0, 3)
     assert ceilings.line(log) == 'max-log-size = "unlimited"'
     assert ceilings.advice(log) == "the most is 25GiB: max-size times max-file of --log-opt"
-    (storage,) = limits.of_storage(201 * GIB)
+    (storage,) = request_ceilings.of_storage(201 * GIB)
     assert not ceilings.allow(storage)
     assert ceilings.line(storage) == f'max-storage-size = "{201 << 10}m"'
     assert str(storage) == "storage-size=201GiB"
-    assert limits.of_storage(None) == ()
+    assert request_ceilings.of_storage(None) == ()
 
 
 def test_the_machine_is_read(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.authz.policy import AccessLevel, Caller, Policy, PolicyRule
-from jaula.engine.authz.session import Session
+from jaula.engine.authz.authorization_policy import AccessLevel, Caller, Policy, PolicyRule
+from jaula.engine.authz.caller_session import Session
 from jaula.errors import InvalidRequest, NotAuthorized
 
 FINGERPRINT = "sha256:" + "ab" * 32

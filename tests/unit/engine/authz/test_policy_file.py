@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.engine.authz import policy_file
-from jaula.engine.authz.limits import DEFAULT_SHARES, UNLIMITED, Ceilings, Share
-from jaula.engine.authz.policy import (
+from jaula.engine.authz.authorization_policy import (
     AccessLevel,
     Caller,
     ContainerAccess,
@@ -20,6 +19,7 @@ from jaula.engine.authz.policy import (
     default_policy,
     entry_title,
 )
+from jaula.engine.authz.request_ceilings import DEFAULT_SHARES, UNLIMITED, Ceilings, Share
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import InvalidRequest
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.authz import policy, policy_file
-from jaula.engine.authz.limits import UNLIMITED, Bound, Demand
-from jaula.engine.authz.policy import AccessLevel, Caller, PolicyRule, privilege_line
+from jaula.engine.authz import authorization_policy, policy_file
+from jaula.engine.authz.authorization_policy import AccessLevel, Caller, PolicyRule, privilege_line
+from jaula.engine.authz.request_ceilings import UNLIMITED, Bound, Demand
 from jaula.engine.relaxations import Privilege, Relaxation
 
 FILE = "/etc/jaula/policy.toml"
@@ -91,7 +91,7 @@ def test_the_line_allows_a_demand(demand: Demand) -> None:
     ],
 )  # fmt: skip
 def test_the_line_is_below_the_rule_of_the_caller(caller: Caller, name: str, heading: str) -> None:
-    error = policy.denial(
+    error = authorization_policy.denial(
         caller, PolicyRule(name=name, access=AccessLevel.RUN), "run", "ask", "x = 1", FILE
     )
     assert f"ask; the line x = 1 below {heading} in {FILE} allows it" in str(error)

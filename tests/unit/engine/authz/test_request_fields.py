@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from jaula.engine import relaxations
-from jaula.engine.authz import limits, policy_file
-from jaula.engine.authz.limits import Bound, Ceilings
+from jaula.engine.authz import policy_file, request_ceilings
+from jaula.engine.authz.request_ceilings import Bound, Ceilings
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.relaxations import Relaxation
 from jaula.spec import decode
-from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, VolumeCreate
+from jaula.spec.api_documents import ContainerCreate, ContainerUpdate, ExecCreate, VolumeCreate
 from jaula.spec.api_networks import NetworkCreate
 
 PAGE = Path(__file__).parents[4] / "docs" / "authority.md"
@@ -80,8 +80,8 @@ def asked_by(document: dict[str, Any]) -> set[str]:
     resolved = resolve(body)
     kinds: list[str] = [privilege.kind for privilege in relaxations.of_request(body, resolved)]
     empty = ContainerCreate()
-    plain = set(limits.of_request(empty.host_config, resolve(empty), 4096))
-    asked = set(limits.of_request(body.host_config, resolved, 4096))
+    plain = set(request_ceilings.of_request(empty.host_config, resolve(empty), 4096))
+    asked = set(request_ceilings.of_request(body.host_config, resolved, 4096))
     kinds += [demand.bound for demand in asked - plain]
     return {KEYS[kind] for kind in kinds}
 
@@ -144,5 +144,5 @@ def test_fields_of_other_requests_ask_for_the_key_of_the_table() -> None:
 def test_a_request_without_fields_is_within_the_ceilings_of_every_rule() -> None:
     assert asked_by({}) == set()
     body = ContainerCreate()
-    for demand in limits.of_request(body.host_config, resolve(body), 4096):
+    for demand in request_ceilings.of_request(body.host_config, resolve(body), 4096):
         assert Ceilings().allow(demand)

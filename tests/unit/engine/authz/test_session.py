@@ -11,14 +11,20 @@ import pytest
 
 from jaula import feature
 from jaula.caller_quota import OwnedSizes
-from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Share
-from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, PolicyRule
-from jaula.engine.authz.session import Session
+from jaula.engine.authz.authorization_policy import (
+    AccessLevel,
+    Caller,
+    ContainerAccess,
+    Policy,
+    PolicyRule,
+)
+from jaula.engine.authz.caller_session import Session
+from jaula.engine.authz.request_ceilings import DEFAULT_SHARES, Ceilings, Share
 from jaula.engine.hooks import Hooks
 from jaula.errors import NotAuthorized
-from jaula.images.store.quota import Usage
-from jaula.spec.api import VolumeCreate
-from jaula.storage.volumes import Volume
+from jaula.images.store.image_quota import Usage
+from jaula.spec.api_documents import VolumeCreate
+from jaula.storage.volume_directories import Volume
 
 
 class Log:

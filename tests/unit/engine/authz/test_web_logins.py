@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.authz.policy import caller_of
+from jaula.engine.authz.authorization_policy import caller_of
 from jaula.errors import Conflict, InvalidRequest, NotAuthorized, NotFound
 from jaula.features.web import logins as web_logins
 from jaula.features.web.logins import WebLogins, origin_of, user_of

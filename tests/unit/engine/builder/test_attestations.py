@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import NotFound
-from jaula.features.build.builder.attestations import file_subjects, steps
-from jaula.features.build.builder.history import Attachment, BuildHistory, BuildRecord
+from jaula.features.build.builder.build_attestations import file_subjects, steps
+from jaula.features.build.builder.build_history import Attachment, BuildHistory, BuildRecord
+from jaula.features.build.builder.build_result import BuildResults
 from jaula.features.build.builder.image_state import ImageState
-from jaula.features.build.builder.result import BuildResults
 from jaula.features.build.builder.stage import target_suffix
-from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.dockerfile_parser import parse
 from jaula.images.dockerfile.stage_graph import plan
 from jaula.images.registry.cancellation import Cancellation, Cancelled
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 
 AMD64, ARM64 = Platform("amd64", "linux"), Platform("arm64", "linux")
 

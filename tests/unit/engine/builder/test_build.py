@@ -9,8 +9,8 @@ import pytest
 
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
-from jaula.features.build.builder.build import step_options
-from jaula.features.build.options import BuildOptions
+from jaula.features.build.build_options import BuildOptions
+from jaula.features.build.builder.build_image import step_options
 from jaula.images.dockerfile.ast import Location, Network, Run, Security
 
 

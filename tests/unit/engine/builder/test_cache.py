@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from jaula.errors import StepFailed
-from jaula.features.build.builder import cache
+from jaula.features.build.builder import step_cache
 from jaula.features.build.builder.image_state import ImageState, Layer, SourceDateEpoch
 from jaula.images.dockerfile.ast import Location, Run
-from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
+from jaula.spec.image_documents import LAYER_TAR, Descriptor, ImageConfig, Platform
 
 DIGEST = "sha256:" + "0" * 64
 STATE = ImageState(
@@ -31,7 +31,7 @@ RUN: dict[str, Any] = {
 
 
 def run(state: ImageState = STATE, command: tuple[str, ...] = ("c",), **changes: Any) -> str:
-    return cache.run_key(state, command, **(RUN | changes))
+    return step_cache.run_key(state, command, **(RUN | changes))
 
 
 def configured(**changes: Any) -> ImageState:
@@ -80,7 +80,7 @@ def test_a_linked_copy_does_not_depend_on_the_layers_below() -> None:
     other = msgspec.structs.replace(STATE, layers=())
     for link, same in ((True, True), (False, False)):
         one, two = (
-            cache.copy_key(state, "COPY a b", ["1"], link=link, epoch=None)
+            step_cache.copy_key(state, "COPY a b", ["1"], link=link, epoch=None)
             for state in (STATE, other)
         )
         assert (one == two) is same
@@ -88,11 +88,11 @@ def test_a_linked_copy_does_not_depend_on_the_layers_below() -> None:
 
 def test_keys_of_different_kinds_and_owners_differ() -> None:
     found = {
-        cache.directory_key(STATE, "/x", None),
-        cache.config_key(STATE, "/x"),
-        cache.copy_key(STATE, "/x", [], link=False, epoch=None),
-        cache.owner_key(run(), "0"),
-        cache.owner_key(run(), "1000"),
+        step_cache.directory_key(STATE, "/x", None),
+        step_cache.config_key(STATE, "/x"),
+        step_cache.copy_key(STATE, "/x", [], link=False, epoch=None),
+        step_cache.owner_key(run(), "0"),
+        step_cache.owner_key(run(), "1000"),
         run(),
     }
     assert len(found) == 6
@@ -102,27 +102,27 @@ def test_a_change_is_found_after_the_same_steps_only() -> None:
     base = ImageState().step("FROM", "1")
     image = base.step("ENV a=b", "2").step("LABEL c", "3").step("RUN x", "4", STATE.layers[0])
     after = base.step("ENV a=b", "2")
-    assert cache.find_change_in_image(image, base, "ENV a=b") == (None, "2")
-    assert cache.find_change_in_image(image, after, "LABEL c") == (None, "3")
-    assert cache.find_change_in_image(image, after, "LABEL d") is None
-    assert cache.find_change_in_image(image, base, "LABEL c") is None
-    assert cache.find_change_in_image(image, base.step("ENV a=b", "9"), "LABEL c") is None
-    assert cache.find_change_in_image(image, after.step("LABEL c", "3"), "RUN x") is None
-    assert cache.find_change_in_image(image, image, "RUN x") is None
+    assert step_cache.find_change_in_image(image, base, "ENV a=b") == (None, "2")
+    assert step_cache.find_change_in_image(image, after, "LABEL c") == (None, "3")
+    assert step_cache.find_change_in_image(image, after, "LABEL d") is None
+    assert step_cache.find_change_in_image(image, base, "LABEL c") is None
+    assert step_cache.find_change_in_image(image, base.step("ENV a=b", "9"), "LABEL c") is None
+    assert step_cache.find_change_in_image(image, after.step("LABEL c", "3"), "RUN x") is None
+    assert step_cache.find_change_in_image(image, image, "RUN x") is None
 
 
 def test_a_step_is_found_in_the_history_of_an_image() -> None:
     state = (
         ImageState()
         .step("FROM", "1")
-        .step("RUN a", "2", STATE.layers[0], comment=cache.key_comment("key"))
+        .step("RUN a", "2", STATE.layers[0], comment=step_cache.key_comment("key"))
     )
-    state = state.step("RUN b", "3", comment=cache.key_comment("nothing"))
-    assert cache.find_in_image(state, "key") == (STATE.layers[0], "2")
-    assert cache.find_in_image(state, "nothing") == (None, "3")
-    assert cache.find_in_image(state, "other") is None
+    state = state.step("RUN b", "3", comment=step_cache.key_comment("nothing"))
+    assert step_cache.find_in_image(state, "key") == (STATE.layers[0], "2")
+    assert step_cache.find_in_image(state, "nothing") == (None, "3")
+    assert step_cache.find_in_image(state, "other") is None
     without = msgspec.structs.replace(state, layers=())
-    assert cache.find_in_image(without, "key") is None
+    assert step_cache.find_in_image(without, "key") is None
 
 
 class Steps:
@@ -138,11 +138,11 @@ class Steps:
         self.steps[key] = step
 
 
-def lookup(steps: Steps, made: dict[str, Any], *, no_cache: bool = False) -> cache.CacheLookup:
+def lookup(steps: Steps, made: dict[str, Any], *, no_cache: bool = False) -> step_cache.CacheLookup:
     async def from_images(key: str) -> None:
         return None
 
-    return cache.CacheLookup(
+    return step_cache.CacheLookup(
         steps,  # type: ignore[arg-type]
         owner="me",
         clock=SourceDateEpoch({}),

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.features.build import session_protocol as protocol
+from jaula.features.build import session_protocol
 from jaula.features.build.builder.client_session import ClientSession, ClientSessions
 from jaula.features.build.session_protocol import SessionRequestKind
 
@@ -38,8 +38,8 @@ def talk(client: Client, ask: Callable[[ClientSession], Awaitable[None]]) -> Non
 
 async def _read(sock: socket.socket) -> tuple[SessionRequestKind, int, bytes]:
     loop = asyncio.get_running_loop()
-    head = await loop.sock_recv(sock, protocol.HEADER_SIZE)
-    kind, stream, length = protocol.decode_header(head)
+    head = await loop.sock_recv(sock, session_protocol.HEADER_SIZE)
+    kind, stream, length = session_protocol.decode_header(head)
     return kind, stream, await loop.sock_recv(sock, length) if length else b""
 
 
@@ -48,7 +48,7 @@ def answering(*frames: tuple[SessionRequestKind, bytes]) -> Client:
         while True:
             _, stream, _ = await _read(sock)
             for kind, payload in frames:
-                data = protocol.encode_frame(kind, stream, payload)
+                data = session_protocol.encode_frame(kind, stream, payload)
                 await asyncio.get_running_loop().sock_sendall(sock, data)
 
     return client
@@ -73,14 +73,14 @@ def test_a_secret_that_the_client_does_not_have_is_none() -> None:
     async def ask(session: ClientSession) -> None:
         assert await session.secret("s") is None
 
-    talk(answering((SessionRequestKind.FAIL, protocol.UNKNOWN.encode())), ask)
+    talk(answering((SessionRequestKind.FAIL, session_protocol.UNKNOWN.encode())), ask)
 
 
 @pytest.mark.parametrize(
     ("frames", "error"),
     [
         (((SessionRequestKind.FAIL, b"it burns"),), Unavailable),
-        (((SessionRequestKind.DATA, bytes(protocol.PAYLOAD_LIMIT)),) * 9, InvalidRequest),
+        (((SessionRequestKind.DATA, bytes(session_protocol.PAYLOAD_LIMIT)),) * 9, InvalidRequest),
     ],
 )
 def test_a_secret_that_fails_is_an_error(
@@ -94,7 +94,8 @@ def test_a_secret_that_fails_is_an_error(
 
 
 @pytest.mark.parametrize(
-    "last", [b"", b"\xff" * 9, protocol.encode_frame(SessionRequestKind.DATA, 99, b"nobody's")]
+    "last",
+    [b"", b"\xff" * 9, session_protocol.encode_frame(SessionRequestKind.DATA, 99, b"nobody's")],
 )
 def test_a_request_fails_when_the_client_leaves_or_breaks_the_protocol(last: bytes) -> None:
     async def client(sock: socket.socket) -> None:

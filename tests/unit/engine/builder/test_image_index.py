@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
+from jaula.features.build.build_options import Annotation, BuildExport
 from jaula.features.build.builder.image_index import annotations_of, check_annotations
-from jaula.features.build.options import Annotation, BuildExport
-from jaula.spec.image import CONFIG, Descriptor, Index, Manifest, Platform, decode, encode
+from jaula.spec.image_documents import CONFIG, Descriptor, Index, Manifest, Platform, decode, encode
 
 AMD, ARM = Platform("amd64", "linux"), Platform("arm64", "linux", "v8")
 

@@ -11,8 +11,8 @@ from jaula.features.build.builder.image_state import (
     image_document,
     without_mount_points,
 )
-from jaula.spec.image import History
-from jaula.storage.drivers.driver import ChangeKind
+from jaula.spec.image_documents import History
+from jaula.storage.drivers.storage_driver import ChangeKind
 
 ADDED, MODIFIED, DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
 

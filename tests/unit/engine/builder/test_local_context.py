@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.features.build.builder.local_context import used_paths
-from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.dockerfile_parser import parse
 from jaula.images.dockerfile.stage_graph import plan
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jaula.features.build.builder import progress
-from jaula.features.build.builder.progress import ProgressChannel, ProgressStream
+from jaula.features.build.builder import build_progress
+from jaula.features.build.builder.build_progress import ProgressChannel, ProgressStream
 from unit.event_loop import idle
 
 
@@ -51,7 +51,7 @@ async def _say(channel: ProgressChannel, *texts: str) -> None:
 
 
 def test_a_writer_waits_for_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_MAX_UNREAD", 4)
+    monkeypatch.setattr(build_progress, "_MAX_UNREAD", 4)
 
     async def test() -> None:
         source = ProgressStream(steps=False)

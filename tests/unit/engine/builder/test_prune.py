@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.build.builder.prune import bytes_to_keep
-from jaula.features.build.options import PruneOptions
+from jaula.features.build.build_options import PruneOptions
+from jaula.features.build.builder.prune_cache import bytes_to_keep
 
 
 @pytest.mark.parametrize(

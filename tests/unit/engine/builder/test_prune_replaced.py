@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from jaula.config import Paths
-from jaula.features.build.builder import prune as prune_module
+from jaula.features.build.build_options import PruneOptions
+from jaula.features.build.builder import prune_cache
 from jaula.features.build.builder.local_directories import LocalDirectoryStore
 from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
-from jaula.features.build.options import PruneOptions
 from jaula.images.dockerfile.ast import Sharing
 
 
@@ -24,7 +24,7 @@ def _prune(paths: Paths, caches: CacheDirs, monkeypatch: pytest.MonkeyPatch, rep
     """Prune the caches of an engine; call ``replace`` when they are listed."""
     cache: Any = SimpleNamespace(all=list)
     images: Any = SimpleNamespace(named_layers=frozenset, collect=lambda: ())
-    in_thread = prune_module.in_thread
+    in_thread = prune_cache.in_thread
 
     async def listed_first(work: Any, *args: Any) -> Any:
         result = await in_thread(work, *args)
@@ -32,10 +32,10 @@ def _prune(paths: Paths, caches: CacheDirs, monkeypatch: pytest.MonkeyPatch, rep
             await asyncio.to_thread(replace)  # the engine serves other requests meanwhile
         return result
 
-    monkeypatch.setattr(prune_module, "in_thread", listed_first)
+    monkeypatch.setattr(prune_cache, "in_thread", listed_first)
     options = PruneOptions()
     local = LocalDirectoryStore(paths)
-    return asyncio.run(prune_module.prune(cache, caches, local, images, options, 0))
+    return asyncio.run(prune_cache.prune(cache, caches, local, images, options, 0))
 
 
 def _make_cache(caches: CacheDirs, content: bytes) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jaula.features.build.builder.sources import unpack_context
+from jaula.features.build.builder.build_sources import unpack_context
 from jaula.images.registry.cancellation import Cancellation
 
 

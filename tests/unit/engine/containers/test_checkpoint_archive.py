@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from jaula.features.checkpoint import archive as checkpoint_archive
-from jaula.features.checkpoint.archive import ArchiveReader
-from jaula.features.checkpoint.export import CheckpointArchives
-from jaula.features.checkpoint.store import CheckpointStore, Manifest
-from jaula.spec.api import CheckpointClone
+from jaula.features.checkpoint import checkpoint_archive
+from jaula.features.checkpoint.checkpoint_archive import ArchiveReader
+from jaula.features.checkpoint.checkpoint_export import CheckpointArchives
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore, Manifest
+from jaula.spec.api_documents import CheckpointClone
 
 ID = "c" * 64
 IMAGE = "sha256:0"

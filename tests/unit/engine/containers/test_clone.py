@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.features.checkpoint.clone import clone_request, import_request
-from jaula.features.checkpoint.store import ContainerDescription
-from jaula.spec.api import (
+from jaula.features.checkpoint.checkpoint_store import ContainerDescription
+from jaula.features.checkpoint.clone_container import clone_request, import_request
+from jaula.spec.api_documents import (
     CheckpointClone,
     ContainerCreate,
     HostConfig,

@@ -13,7 +13,7 @@ import pytest
 
 from jaula.engine.containers import launchers
 from jaula.errors import NotFound
-from jaula.features.debug import session as debug
+from jaula.features.debug import debug_session
 
 
 def test_a_session_does_not_remove_the_unfinished_launchers_of_another_one(
@@ -41,7 +41,7 @@ def test_a_session_does_not_remove_the_unfinished_launchers_of_another_one(
     (cache / "gone").mkdir()
 
     def begin(image: str) -> None:
-        debug._make_launchers(services, cache / image, -1, ())
+        debug_session._make_launchers(services, cache / image, -1, ())
 
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(begin, image) for image in ("one", "two", "one", "two")]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.features.debug.copy import LABEL, Origin, request
-from jaula.features.debug.session import DEFAULT_PATH, PreparedImage
-from jaula.spec.api import ContainerCreate, DebugCreate, HostConfig, PortBinding, RestartPolicy
-from jaula.spec.image import ImageConfig
-from jaula.state.records import ContainerRecord, MountRecord
+from jaula.features.debug.debug_copy import LABEL, Origin, request
+from jaula.features.debug.debug_session import DEFAULT_PATH, PreparedImage
+from jaula.spec.api_documents import (
+    ContainerCreate,
+    DebugCreate,
+    HostConfig,
+    PortBinding,
+    RestartPolicy,
+)
+from jaula.spec.image_documents import ImageConfig
+from jaula.state.container_records import ContainerRecord, MountRecord
 
 TOOLS = PreparedImage("/bin:/sbin", "ash", launched=True)
 HOST = HostConfig(

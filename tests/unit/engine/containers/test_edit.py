@@ -17,12 +17,12 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, Unavailable
-from jaula.features.edit import request as edit_request
-from jaula.features.edit.edit import _Steps, _undo_networks
-from jaula.runtime.client import Shim
-from jaula.spec.api import ContainerCreate, ContainerEdit
+from jaula.features.edit import edit_request
+from jaula.features.edit.edit_container import _Steps, _undo_networks
+from jaula.runtime.runtime_client import Shim
+from jaula.spec.api_documents import ContainerCreate, ContainerEdit
 from jaula.spec.api_networks import EndpointSettings
-from jaula.state.records import ContainerRecord, EditIntent, MountRecord, Status
+from jaula.state.container_records import ContainerRecord, EditIntent, MountRecord, Status
 
 BODY = msgspec.convert(
     {"Mounts": [{"Type": "tmpfs", "Target": "/memory"}]},

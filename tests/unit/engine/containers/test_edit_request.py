@@ -10,11 +10,11 @@ import pytest
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest
-from jaula.features.edit import request as edit_request
-from jaula.features.edit.request import Edit
-from jaula.spec.api import ContainerCreate, ContainerEdit
-from jaula.spec.endpoint import PublishedPort
-from jaula.state.records import ContainerRecord, MountRecord, Status
+from jaula.features.edit import edit_request
+from jaula.features.edit.edit_request import Edit
+from jaula.spec.api_documents import ContainerCreate, ContainerEdit
+from jaula.spec.endpoint_record import PublishedPort
+from jaula.state.container_records import ContainerRecord, MountRecord, Status
 
 BODY = {
     "Image": "x",

@@ -12,9 +12,9 @@ import pytest
 
 from jaula.engine.containers.engine_socket import FILE_NAME, EngineSockets, bind_mounts
 from jaula.engine.containers.resolved_request import resolve
-from jaula.spec.api import ContainerCreate, HostConfig, Mount
+from jaula.spec.api_documents import ContainerCreate, HostConfig, Mount
 from jaula.spec.api_params import ContainerPeer
-from jaula.state.records import ContainerRecord, MountRecord
+from jaula.state.container_records import ContainerRecord, MountRecord
 
 OWN = os.getuid(), os.getgid()
 

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.containers import exec as container_exec
-from jaula.engine.containers.exec import LEAST_SIZE, Execs
+from jaula.engine.containers import container_exec
+from jaula.engine.containers.container_exec import LEAST_SIZE, Execs
 from jaula.errors import NotFound
-from jaula.spec.api import ExecCreate
-from jaula.state.records import Status
+from jaula.spec.api_documents import ExecCreate
+from jaula.state.container_records import Status
 
 LONG = ExecCreate(cmd=("echo", "x" * 5000))
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from jaula.engine.containers import filters
-from jaula.engine.containers.filters import Relations
+from jaula.engine.containers import ps_filters
+from jaula.engine.containers.ps_filters import Relations
 from jaula.errors import InvalidRequest
-from jaula.state.records import ContainerRecord
+from jaula.state.container_records import ContainerRecord
 
 PORTS = [
     {"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
@@ -22,9 +22,9 @@ class _Record:
 
 
 def _has(monkeypatch: pytest.MonkeyPatch, key: str, *values: str) -> bool:
-    monkeypatch.setattr(filters.network_settings, "listed_ports", lambda record: PORTS)
+    monkeypatch.setattr(ps_filters.network_settings, "listed_ports", lambda record: PORTS)
     record: ContainerRecord = _Record()  # type: ignore[assignment]
-    return filters.matches(record, {key: list(values)}, lambda name: name)
+    return ps_filters.matches(record, {key: list(values)}, lambda name: name)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_a_range_of_ports_selects_a_container(
 
 def test_many_values_and_many_ports_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [{"PrivatePort": n, "Type": "tcp"} for n in range(1, 32768)]
-    monkeypatch.setattr(filters.network_settings, "listed_ports", lambda record: ports)
+    monkeypatch.setattr(ps_filters.network_settings, "listed_ports", lambda record: ports)
     record: ContainerRecord = _Record()  # type: ignore[assignment]
     values = {"expose": [f"{n}" for n in range(40_000, 50_000)]}
     began = time.process_time()
-    assert not filters.matches(record, values, lambda name: name)
+    assert not ps_filters.matches(record, values, lambda name: name)
     assert time.process_time() - began < 2.0
 
 
@@ -65,4 +65,4 @@ def test_many_values_and_many_ports_do_not_multiply(monkeypatch: pytest.MonkeyPa
 def test_an_exit_status_that_is_not_a_number_is_refused(value: str) -> None:
     relations = Relations(lambda name: name, lambda ref: frozenset())
     with pytest.raises(InvalidRequest, match="invalid filter 'exited="):
-        filters.select((), relations, all=True, limit=None, filters={"exited": [value]})
+        ps_filters.select((), relations, all=True, limit=None, filters={"exited": [value]})

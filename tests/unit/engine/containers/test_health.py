@@ -11,9 +11,9 @@ import pytest
 from jaula.engine.containers import exec_session, health
 from jaula.engine.containers.health import Probe
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, Healthcheck
-from jaula.spec.image import Healthcheck as ImageHealthcheck
-from jaula.state.records import HealthRecord, HealthResult, HealthStatus
+from jaula.spec.api_documents import ContainerCreate, Healthcheck
+from jaula.spec.image_documents import Healthcheck as ImageHealthcheck
+from jaula.state.container_records import HealthRecord, HealthResult, HealthStatus
 
 S = 1_000_000_000
 STARTING, HEALTHY, UNHEALTHY = HealthStatus.STARTING, HealthStatus.HEALTHY, HealthStatus.UNHEALTHY

@@ -13,10 +13,10 @@ from jaula.engine.containers import presets
 from jaula.engine.hooks import Hooks
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
-from jaula.features.honeypot import container as honeypot
-from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig, Mount
-from jaula.spec.runtime import Spec
-from jaula.state.records import PortMapping
+from jaula.features.honeypot import honeypot_container
+from jaula.spec.api_documents import ContainerCreate, DeviceMapping, HostConfig, Mount
+from jaula.spec.runtime_spec import Spec
+from jaula.state.container_records import PortMapping
 
 
 def completed(**members: Any) -> HostConfig:
@@ -39,11 +39,11 @@ def test_a_honeypot_has_no_network_of_the_engine_and_no_rights_beyond_a_login_se
     assert host.cap_drop == ("ALL",)
     assert not {"NET_RAW", "NET_ADMIN", "SYS_ADMIN", "MKNOD", "SETFCAP"} & set(host.cap_add)
     assert "no-new-privileges" in host.security_opt
-    assert host.pids_limit == honeypot.PIDS
-    assert host.memory == host.memory_swap == honeypot.MEMORY
-    assert host.nano_cpus == honeypot.CPUS
+    assert host.pids_limit == honeypot_container.PIDS
+    assert host.memory == host.memory_swap == honeypot_container.MEMORY
+    assert host.nano_cpus == honeypot_container.CPUS
     assert {limit.name: limit.hard for limit in host.ulimits} == {
-        "fsize": honeypot.FILE_SIZE, "core": 0,
+        "fsize": honeypot_container.FILE_SIZE, "core": 0,
     }  # fmt: skip
     assert not host.readonly_rootfs
 
@@ -56,9 +56,9 @@ def test_completing_twice_changes_nothing() -> None:
 
 def test_lower_limits_stay_and_higher_ones_do_not() -> None:
     assert completed(memory=64 << 20).memory == 64 << 20
-    assert completed(memory=64 << 30).memory == honeypot.MEMORY
+    assert completed(memory=64 << 30).memory == honeypot_container.MEMORY
     assert completed(pids_limit=10).pids_limit == 10
-    assert completed(pids_limit=-1).pids_limit == honeypot.PIDS
+    assert completed(pids_limit=-1).pids_limit == honeypot_container.PIDS
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_a_rootless_engine_has_no_honeypots() -> None:
 )
 def test_a_published_port_is_tcp_with_a_number(mapping: PortMapping, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
-        honeypot.ports((mapping,))
+        honeypot_container.ports((mapping,))
 
 
 def test_the_supervisor_is_the_last_hook_before_the_program() -> None:
-    spec = honeypot.supervised(Spec(oci_version="1.2.0"), "/x/run")
+    spec = honeypot_container.supervised(Spec(oci_version="1.2.0"), "/x/run")
     assert spec.hooks is not None
     hook = spec.hooks.create_runtime[-1]
     assert hook.args[-3:] == ("-m", "jaula.features.honeypot", "/x/run")

@@ -9,17 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.engine.containers import filters, top
-from jaula.engine.containers import list as container_list
-from jaula.engine.containers.stats import parse_net_dev
+from jaula.engine.containers import container_list, ps_filters, top
+from jaula.engine.containers.container_stats import parse_net_dev
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.decode import Empty
-from jaula.spec.endpoint import PublishedPort
+from jaula.spec.endpoint_record import PublishedPort
+from jaula.state.container_records import ContainerRecord, Status
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord, Status
 
 
 def record(number: int, **fields: object) -> ContainerRecord:
@@ -34,7 +33,7 @@ def record(number: int, **fields: object) -> ContainerRecord:
     return msgspec.structs.replace(made, **fields)
 
 
-RELATIONS = filters.Relations(
+RELATIONS = ps_filters.Relations(
     network_id={"bridge": "b" * 64, "none": "c" * 64}.__getitem__,
     descendants=lambda refs: frozenset({"sha256:abc", "sha256:def"} if "busybox" in refs else ()),
 )
@@ -80,14 +79,15 @@ def test_a_filter_chooses(
     some: list[Container], requested: dict[str, list[str]], expected: list[str]
 ) -> None:
     assert (
-        names(filters.select(some, RELATIONS, all=False, limit=None, filters=requested)) == expected
+        names(ps_filters.select(some, RELATIONS, all=False, limit=None, filters=requested))
+        == expected
     )
 
 
 def test_all_and_limit_show_the_newest_first(some: list[Container]) -> None:
-    everything = filters.select(some, RELATIONS, all=True, limit=None, filters={})
+    everything = ps_filters.select(some, RELATIONS, all=True, limit=None, filters={})
     assert names(everything) == ["name4", "name3", "name2", "name1"]
-    assert names(filters.select(some, RELATIONS, all=False, limit=2, filters={})) == [
+    assert names(ps_filters.select(some, RELATIONS, all=False, limit=2, filters={})) == [
         "name4",
         "name3",
     ]
@@ -98,7 +98,7 @@ def test_filters_match_published_and_exposed_ports() -> None:
     one = record(1, body=body, pid=7, ports=(PublishedPort(80, "tcp", "", 8080),))
 
     def match(**values: str) -> bool:
-        return filters.matches(one, {name: [text] for name, text in values.items()}, str)
+        return ps_filters.matches(one, {name: [text] for name, text in values.items()}, str)
 
     assert match(publish="8080")
     assert match(publish="8000-8100/tcp")
@@ -112,7 +112,7 @@ def test_filters_match_published_and_exposed_ports() -> None:
 def test_containers_of_another_image_are_no_descendants(some: list[Container]) -> None:
     relations = RELATIONS._replace(descendants=lambda refs: frozenset({"sha256:other"}))
     requested = {"ancestor": ["busybox"]}
-    assert filters.select(some, relations, all=True, limit=None, filters=requested) == []
+    assert ps_filters.select(some, relations, all=True, limit=None, filters=requested) == []
 
 
 @pytest.mark.parametrize(
@@ -123,20 +123,20 @@ def test_an_unknown_filter_is_refused(
     some: list[Container], requested: dict[str, list[str]]
 ) -> None:
     with pytest.raises(InvalidRequest, match="filter"):
-        filters.select(some, RELATIONS, all=True, limit=None, filters=requested)
+        ps_filters.select(some, RELATIONS, all=True, limit=None, filters=requested)
 
 
 def test_before_and_since_need_an_existing_container(some: list[Container]) -> None:
     with pytest.raises(NotFound):
-        filters.select(some, RELATIONS, all=True, limit=None, filters={"before": ["nobody"]})
+        ps_filters.select(some, RELATIONS, all=True, limit=None, filters={"before": ["nobody"]})
     with pytest.raises(NotFound):
-        filters.select(some, RELATIONS, all=True, limit=None, filters={"since": [""]})
+        ps_filters.select(some, RELATIONS, all=True, limit=None, filters={"since": [""]})
 
 
 @pytest.mark.parametrize("text", ["x", "80-", "90-80", "80-90-95", "0", "70000", ""])
 def test_a_bad_range_of_ports_is_refused(some: list[Container], text: str) -> None:
     with pytest.raises(InvalidRequest, match="error while looking up for expose"):
-        filters.select(some, RELATIONS, all=True, limit=None, filters={"expose": [text]})
+        ps_filters.select(some, RELATIONS, all=True, limit=None, filters={"expose": [text]})
 
 
 def test_the_status_has_the_state_and_its_duration() -> None:

@@ -16,8 +16,8 @@ from jaula.engine.containers.log_config import (
 )
 from jaula.errors import InvalidRequest
 from jaula.logs.pod_log import PodLog
-from jaula.spec.api import ContainerCreate, LogConfig
-from jaula.state.records import ContainerRecord
+from jaula.spec.api_documents import ContainerCreate, LogConfig
+from jaula.state.container_records import ContainerRecord
 
 ENGINE = EngineConfig(log_options={"max-size": "1m", "compress": "true"})
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaula.engine.containers import presets
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig, PortBinding
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig, PortBinding
 
 
 def applied(default: str = "default", landlock: int = 6, **host: Any) -> HostConfig:

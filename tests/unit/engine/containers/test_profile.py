@@ -8,8 +8,8 @@ import pytest
 
 from jaula.engine.containers import presets
 from jaula.errors import InvalidRequest
-from jaula.spec import profile as documents
-from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
+from jaula.spec import confinement_profile
+from jaula.spec.api_documents import ContainerCreate, DeviceMapping, HostConfig
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 
 DOCUMENT = """
@@ -224,7 +224,7 @@ def test_a_packaged_document_is_found_by_name(
 ) -> None:
     (tmp_path / "web.toml").write_text(DOCUMENT)
     (tmp_path / "README").write_text("x")
-    monkeypatch.setattr(documents, "_PACKAGED", str(tmp_path))
+    monkeypatch.setattr(confinement_profile, "_PACKAGED", str(tmp_path))
     assert completed("web") == completed()
     with pytest.raises(InvalidRequest) as refusal:
         completed("../web")
@@ -232,9 +232,9 @@ def test_a_packaged_document_is_found_by_name(
 
 
 def test_every_packaged_document_is_valid_and_has_its_name() -> None:
-    for name in documents.packaged_names():
-        text = documents.packaged(name)
-        assert documents.load(text.encode(), name).name == name
+    for name in confinement_profile.packaged_names():
+        text = confinement_profile.packaged(name)
+        assert confinement_profile.load(text.encode(), name).name == name
         completed(text)
 
 

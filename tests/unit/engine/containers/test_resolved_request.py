@@ -16,8 +16,13 @@ import pytest
 
 from jaula.config import EngineConfig, Paths
 from jaula.engine import relaxations
+from jaula.engine.containers import (
+    container_inspect,
+    create_request,
+    named_references,
+    resolved_request,
+)
 from jaula.engine.containers import create as creating
-from jaula.engine.containers import create_request, inspect, references, resolved_request
 from jaula.engine.containers.bounds import Bounds
 from jaula.engine.containers.engine_socket import EngineSockets
 from jaula.engine.containers.resolved_request import resolve
@@ -25,25 +30,24 @@ from jaula.engine.containers.start import Starter
 from jaula.engine.hooks import Hooks
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
-from jaula.engine.model.events import EventBus
-from jaula.engine.networks import links, port_bindings
+from jaula.engine.model.event_log import EventBus
+from jaula.engine.networks import container_links, port_bindings
 from jaula.engine.oci_runtimes import RuntimeTable
-from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.oci_spec import security_opt, spec_namespaces
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.relaxations import Privilege
 from jaula.engine.userns.id_ranges import IdRanges
 from jaula.engine.volumes import mount_spec
 from jaula.errors import CorruptState, InvalidRequest, NotAuthorized, NotFound
-from jaula.features.build.builder import run
+from jaula.features.build.builder import run_step
 from jaula.features.build.builder.image_state import ImageState
-from jaula.runtime.protocol import StartRequest
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig, Resources
+from jaula.runtime.shim_protocol import StartRequest
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig, Resources
 from jaula.spec.decode import decode
-from jaula.spec.image import ImageConfig, Platform
-from jaula.spec.runtime import Spec
-from jaula.spec.runtime import decode as decode_spec
-from jaula.state.database import Database
-from jaula.state.records import (
+from jaula.spec.image_documents import ImageConfig, Platform
+from jaula.spec.runtime_spec import Spec
+from jaula.spec.runtime_spec import decode as decode_spec
+from jaula.state.container_records import (
     ContainerRecord,
     Link,
     NamespaceKind,
@@ -57,6 +61,7 @@ from jaula.state.records import (
     stored,
     stored_request,
 )
+from jaula.state.database import Database
 
 
 def body(**host: Any) -> ContainerCreate:
@@ -378,11 +383,11 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     for module, name in (
         (create_request, "resolve"),
-        (namespaces, "decide"),
-        (security, "parse"),
+        (spec_namespaces, "decide"),
+        (security_opt, "parse"),
         (mount_spec, "mount_requests"),
         (port_bindings, "port_mappings"),
-        (links, "parse"),
+        (container_links, "parse"),
     ):
         key = f"{module.__name__.rpartition('.')[2]}.{name}"
         monkeypatch.setattr(module, name, counted(key, getattr(module, name)))
@@ -401,19 +406,19 @@ def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[
     container = machine.create(body(**host), authorize=authorize)
     once = {
         "create_request.resolve": 1,
-        "namespaces.decide": 1,
-        "security.parse": 1,
+        "spec_namespaces.decide": 1,
+        "security_opt.parse": 1,
         "mount_spec.mount_requests": 1,
         "port_bindings.port_mappings": 1,
-        "links.parse": 1,
+        "container_links.parse": 1,
     }
     assert parsed == once
     container.change(networks={})  # the stand-in has no network to connect it to
     for _ in range(2):
         relaxations.of_record(container.record)
         machine.start(container)
-        inspect.relaxations(container.record)
-        inspect.host_config(machine.services, container.record)
+        container_inspect.relaxations(container.record)
+        container_inspect.host_config(machine.services, container.record)
         container.change(status="exited")
     assert parsed == once
     assert len(machine.started) == 2
@@ -454,7 +459,7 @@ def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
     """The engine has no way back from a container to its body's privileges."""
     container = machine.create(body(NetworkMode="none", ReadonlyRootfs=True, Memory=64 << 20))
     usual = machine.start(container)
-    documented = inspect.host_config(machine.services, container.record)
+    documented = container_inspect.host_config(machine.services, container.record)
     container.change(status="exited", range_start=0, range_size=0)
     machine.registry.save(container)
     change_body(machine.base / "db", **TAMPERED)
@@ -463,9 +468,9 @@ def test_a_start_uses_the_authorized_value_and_not_the_stored_body(
     again = after.registry.find("web")
     assert again.record.body.host_config.privileged
     assert relaxations.of_record(again.record) == ()
-    assert inspect.relaxations(again.record) == []
+    assert container_inspect.relaxations(again.record) == []
     assert after.start(again) == usual
-    shown = inspect.host_config(after.services, again.record)
+    shown = container_inspect.host_config(after.services, again.record)
     kept = {"SecurityOpt", "Binds"}  # the notation of the body, which nothing reads any more
     assert {name for name in shown if shown[name] != documented[name]} == kept
 
@@ -485,7 +490,7 @@ def test_a_member_without_a_decision_is_judged_shown_and_used_as_one_value(
         "oom-score-adj=-1000",
         "annotation=org.systemd.property.X",
     ]
-    shown = inspect.host_config(after.services, again.record)
+    shown = container_inspect.host_config(after.services, again.record)
     assert {name: shown[name] for name in ("Memory", "ShmSize", "Sysctls")} == {
         name: SAID[name] for name in ("Memory", "ShmSize", "Sysctls")
     }
@@ -509,7 +514,7 @@ def test_a_start_is_authorized_by_the_value_that_it_uses(machine: Machine, cve: 
 
 def test_an_update_changes_the_resources_of_a_start_and_nothing_else(machine: Machine) -> None:
     from jaula.engine.containers.update import merge_limits
-    from jaula.spec.api import ContainerUpdate
+    from jaula.spec.api_documents import ContainerUpdate
 
     container = machine.create(body(NetworkMode="none"))
     usual = machine.start(container)
@@ -577,7 +582,7 @@ def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Ma
         judged.extend(map(str, found))
         raise NotAuthorized("the policy has changed since the build began")
 
-    command = run.RunCommand(
+    command = run_step.RunCommand(
         arguments=("true",),
         environment=(),
         host=HostConfig(privileged=True, network_mode="host"),
@@ -585,7 +590,7 @@ def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Ma
     )
     containers: Any = SimpleNamespace(services=machine.services)
     mounts: Any = None
-    step = run.run(
+    step = run_step.run(
         containers, ImageState(), command, mounts, judge, nothing_later, nothing, nothing
     )
     with pytest.raises(NotAuthorized):
@@ -597,7 +602,7 @@ def test_a_build_step_is_authorized_by_the_value_that_it_starts_from(machine: Ma
 def test_modes_of_a_build_name_containers_by_their_ids(machine: Machine) -> None:
     other = machine.create(body(NetworkMode="none"))
     host = body(NetworkMode="container:web", PidMode="container:gone").host_config
-    found = references.with_container_ids(machine.services, host)
+    found = named_references.with_container_ids(machine.services, host)
     assert found.network_mode == f"container:{other.id}"
     assert found.pid_mode == "container:gone"
 

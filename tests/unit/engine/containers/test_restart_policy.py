@@ -6,7 +6,7 @@ import pytest
 
 from jaula.engine.containers import restart_policy
 from jaula.errors import InvalidRequest
-from jaula.spec.api import RestartPolicy
+from jaula.spec.api_documents import RestartPolicy
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from jaula.config import Paths
-from jaula.engine.containers import restore
+from jaula.engine.containers import live_restore
 from jaula.engine.containers.start import running_fields
 from jaula.engine.hooks import Hooks
 from jaula.engine.model.container import Container
-from jaula.engine.model.events import EventBus
+from jaula.engine.model.event_log import EventBus
 from jaula.errors import RuntimeFailure
-from jaula.runtime.protocol import ExitRecord
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import ContainerRecord, StartIntent, Status
+from jaula.runtime.shim_protocol import ExitRecord
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, StartIntent, Status
 
 INTENT = StartIntent(started_at=77, range_start=100_000, range_size=65_536)
 
@@ -55,9 +55,9 @@ class Machine:
         self.calls.append("clean_up")
 
     def finish(self, *, shim: Any = None) -> ContainerRecord:
-        starts = restore._resume_starts(self.services)
+        starts = live_restore._resume_starts(self.services)
         self.container.shim = shim
-        asyncio.run(restore._finish_starts(self.services, self.containers, starts))
+        asyncio.run(live_restore._finish_starts(self.services, self.containers, starts))
         return self.container.record
 
     def adopt_late(self, *, exits: bool) -> ContainerRecord:
@@ -72,11 +72,13 @@ class Machine:
         async def scene() -> None:
             late = asyncio.Event()
             late.set()
-            await restore._finish_starts(self.services, self.containers, starts)
+            await live_restore._finish_starts(self.services, self.containers, starts)
             assert self.calls == []
-            await restore._adopt(self.services, self.containers, self.container, shim, late, starts)
+            await live_restore._adopt(
+                self.services, self.containers, self.container, shim, late, starts
+            )
 
-        starts = restore._resume_starts(self.services)
+        starts = live_restore._resume_starts(self.services)
         shim: Any = SimpleNamespace(
             pid=0, shim_pid=0, gone=False, hello=hello, take_engine_socket=lambda: None
         )

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jaula.features.checkpoint import container_files as checkpoint_files
-from jaula.features.checkpoint.rollback import Rollbacks, Step, next_step
-from jaula.features.checkpoint.store import CheckpointStore, Manifest
-from jaula.state.records import RollbackPhase, RollbackState
+from jaula.features.checkpoint import container_files
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore, Manifest
+from jaula.features.checkpoint.rollback_container import Rollbacks, Step, next_step
+from jaula.state.container_records import RollbackPhase, RollbackState
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_only_the_checkpoint_of_the_former_state_is_removed_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
     """Its name is listed, so a client may have removed it and made one of that name."""
-    monkeypatch.setattr(checkpoint_files, "discard", lambda services, record: None)
+    monkeypatch.setattr(container_files, "discard", lambda services, record: None)
     store, id, former = CheckpointStore(tmp_path), "c" * 64, "before-rollback-0123abcd"
     word = "word of the client" if replaced else former
     images = store.begin(id, former)

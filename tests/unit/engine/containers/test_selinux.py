@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from jaula.engine.containers import selinux
+from jaula.engine.containers import selinux_labels
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.security.lsm import selinux_mcs
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, MountRecord
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord, MountRecord
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_levels_are_kept_over_a_restart_and_freed_with_the_container(
     ],
 )
 def test_which_mounts_are_labelled(mount: MountRecord, expected: str) -> None:
-    assert selinux.relabel_option(mount) == expected
+    assert selinux_labels.relabel_option(mount) == expected
 
 
 def test_a_record_without_a_level_can_be_read() -> None:
@@ -116,7 +116,7 @@ def test_mounts_of_a_running_container_are_labelled(
 ) -> None:
     labelled: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        selinux,
+        selinux_labels,
         "relabel",
         lambda fd, label: labelled.append((os.readlink(f"/proc/self/fd/{fd}"), label)),
     )
@@ -135,12 +135,14 @@ def test_mounts_of_a_running_container_are_labelled(
         MountRecord("volume", "/v", source=str(tmp_path / "volume"), name="v"),
         MountRecord("tmpfs", "/t"),
     ]
-    selinux.label_mounts(services, record, mounts)
+    selinux_labels.label_mounts(services, record, mounts)
     levels = {Path(path).name: label.split(":", 3)[3] for path, label in labelled}
     assert levels == {"private": "s0:c1,c2", "shared": "s0", "volume": "s0"}
     with pytest.raises(InvalidRequest, match="/etc"):
-        selinux.label_mounts(services, record, [MountRecord("bind", "/e", source="/etc", mode="z")])
+        selinux_labels.label_mounts(
+            services, record, [MountRecord("bind", "/e", source="/etc", mode="z")]
+        )
     no_selinux: Any = _Services(HostFacts(), SimpleNamespace(paths=paths))
     labelled.clear()
-    selinux.label_mounts(no_selinux, record, mounts)
+    selinux_labels.label_mounts(no_selinux, record, mounts)
     assert labelled == []

@@ -15,8 +15,8 @@ from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import Container
 from jaula.engine.model.services import Services
 from jaula.errors import Unavailable, Unsupported
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import ContainerRecord, Status
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, Status
 
 
 class Freezer:

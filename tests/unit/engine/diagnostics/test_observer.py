@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.features.verify.diagnostics.observer import environment
-from jaula.rootless.paths import ROOTLESS_ENV
+from jaula.rootless.xdg_paths import ROOTLESS_ENV
 
 
 def test_a_child_knows_the_user_of_a_rootless_engine_and_no_other_engine(

@@ -12,7 +12,7 @@ import pytest
 
 from jaula.engine.images.images import Images, ReferencePatterns
 from jaula.errors import InvalidRequest
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 
 NAMES = ("busybox:1", "busybox:latest", "host:5000/team/web:2", "team/web:latest")
 

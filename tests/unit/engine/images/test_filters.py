@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jaula.engine.images.images import matches_filters
-from jaula.engine.images.registry import _parse_reference
+from jaula.engine.images.registry_images import _parse_reference
 from jaula.errors import InvalidRequest
 
 TIMES = {

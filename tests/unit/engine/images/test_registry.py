@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.images.registry import _HubHint
-from jaula.images import reference as references
-from jaula.images.registry.errors import Unreachable
+from jaula.engine.images.registry_images import _HubHint
+from jaula.images import reference
+from jaula.images.registry.registry_errors import Unreachable
 
 
 def hint(name: str, *, push: bool) -> str | None:
     with (
         pytest.raises(Unreachable) as caught,
-        _HubHint(references.parse(name), push=push),
+        _HubHint(reference.parse(name), push=push),
     ):
         raise Unreachable("no such host")
     return caught.value.hint

@@ -18,8 +18,8 @@ from jaula.features.migration.changes import (
     _remove,
     fingerprint,
 )
-from jaula.storage.tar.entry import DIRECTORY, SYMLINK
-from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.storage.tar.tar_entry import DIRECTORY, SYMLINK
+from jaula.storage.tar.tar_writer import TarWriter, new_entry
 from jaula.storage.trees import open_directory
 
 OLD = Fingerprint(1, 2, stat.S_IFREG, 5, 1000)

@@ -21,13 +21,12 @@ import pytest
 from harness.certificates import Authority
 from jaula import tls
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure
-from jaula.features.migration import files as migration_files
-from jaula.features.migration import migrations as migrations_module
-from jaula.features.migration.channel import LinkLost
+from jaula.features.migration import image_transfer, migrations
 from jaula.features.migration.data_stream import CHUNK, DataWriter
-from jaula.features.migration.files import FileReceiver, FileSender, split_zeros
+from jaula.features.migration.image_transfer import FileReceiver, FileSender, split_zeros
+from jaula.features.migration.migration_channel import LinkLost
 from jaula.features.migration.migrations import Migration
-from jaula.features.migration.target import Incoming
+from jaula.features.migration.target_engine import Incoming
 from jaula.spec.api_params import Remote
 from jaula.spec.migration import DATA_ACCEPTED, MAX_DATA, DataKind, ProtocolError, SentFile
 from jaula.spec.migration import pack_data_head as head
@@ -360,7 +359,7 @@ def test_the_token_of_another_certificate_is_dropped(link: Link, tmp_path: Path)
 def test_a_client_that_sends_no_token_is_dropped(
     link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations_module, "_TOKEN_TIMEOUT", 0.1)
+    monkeypatch.setattr(migrations, "_TOKEN_TIMEOUT", 0.1)
     assert offer(link, tmp_path, lambda token: token[:5]) == b""
 
 
@@ -445,7 +444,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(link: Link, tmp_path: Pat
 def test_too_many_files_are_refused(
     link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migration_files, "MAX_FILES", 3)
+    monkeypatch.setattr(image_transfer, "MAX_FILES", 3)
     data = b"".join(
         frame(DataKind.NAME, b"core-%d.img" % number) + frame(DataKind.END) for number in range(4)
     )

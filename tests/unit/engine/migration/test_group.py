@@ -14,11 +14,11 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.errors import RuntimeFailure
 from jaula.features.migration.coordinator import Step
 from jaula.features.migration.group import Group, dependencies, ordered
-from jaula.features.migration.networks import definition, difference
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.network import NetworkRecord, Pool
+from jaula.features.migration.moved_networks import definition, difference
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.spec.network_record import NetworkRecord, Pool
+from jaula.state.container_records import ContainerRecord
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord
 
 
 def record(

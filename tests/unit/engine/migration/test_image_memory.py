@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.features.migration import host, image_memory
+from jaula.features.migration import host_compatibility, image_memory
 from jaula.features.migration.image_memory import ImageMemory, choose_image_memory, received_sizes
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ def test_images_are_in_memory_if_it_has_room_for_them(
 
 
 def test_migrations_at_the_same_time_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "available_memory", lambda: 2560 * MIB)
+    monkeypatch.setattr(host_compatibility, "available_memory", lambda: 2560 * MIB)
     monkeypatch.setattr(image_memory, "_cgroup_room", lambda: 8192 * MIB)
     facts: Any = SimpleNamespace(selinux=False)
     memory = ImageMemory()
@@ -45,13 +45,13 @@ def test_migrations_at_the_same_time_share_the_memory(monkeypatch: pytest.Monkey
 
 
 def test_images_are_on_the_disk_with_selinux(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "available_memory", lambda: 4096 * MIB)
+    monkeypatch.setattr(host_compatibility, "available_memory", lambda: 4096 * MIB)
     facts: Any = SimpleNamespace(selinux=True)
     assert ImageMemory().reserve(facts, "a", MIB) == 0
 
 
 def test_the_limit_of_the_engines_cgroup_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "available_memory", lambda: 4096 * MIB)
+    monkeypatch.setattr(host_compatibility, "available_memory", lambda: 4096 * MIB)
     monkeypatch.setattr(image_memory, "_cgroup_room", lambda: 300 * MIB)
     facts: Any = SimpleNamespace(selinux=False)
     assert ImageMemory().reserve(facts, "a", MIB) == 0

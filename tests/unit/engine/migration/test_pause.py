@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.migration.pause import ASSUMED_RATE, FIXED, Rates
+from jaula.features.migration.pause_estimate import ASSUMED_RATE, FIXED, Rates
 
 MIB = 1 << 20
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from jaula.errors import Unavailable
-from jaula.features.checkpoint.store import CheckpointStore, Manifest
-from jaula.features.migration.target import CHECKPOINT, Incoming, finish
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore, Manifest
+from jaula.features.migration.target_engine import CHECKPOINT, Incoming, finish
 from jaula.spec.migration import Cancel
-from jaula.state.records import MigrationPhase, MigrationRecord
+from jaula.state.container_records import MigrationPhase, MigrationRecord
 
 
 class Channel:

@@ -6,7 +6,7 @@ import pytest
 
 from jaula.engine.model.container import LIVE, TRANSITIONS, StateAction, next_status
 from jaula.errors import Conflict
-from jaula.state.records import Status
+from jaula.state.container_records import Status
 
 
 @pytest.mark.parametrize("status", Status)

@@ -12,10 +12,10 @@ from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore, check_name, new_id
 from jaula.engine.model.names_generator import random_name
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest
+from jaula.state.container_records import ContainerRecord
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord
 
 
 @pytest.mark.parametrize("name", ["ab", "a.b", "A_1-x", "0a", "/web", "a" * 255])

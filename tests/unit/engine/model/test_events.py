@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaula.engine import threads
-from jaula.engine.model.events import Event, EventBus, matches
+from jaula.engine.model.event_log import Event, EventBus, matches
 
 EVENT = Event("container", "die", "abcdef", {"name": "web", "image": "busybox:1", "k": "v"}, 5)
 

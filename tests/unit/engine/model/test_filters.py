@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.engine.model import filters
+from jaula.engine.model import label_filters
 from jaula.errors import InvalidRequest
 
 LABELS = {"a": "1", "b": "", "c=d": "2"}
@@ -29,13 +29,13 @@ LABELS = {"a": "1", "b": "", "c=d": "2"}
     ],
 )
 def test_a_label_is_selected_by_name_or_by_value(selector: str, fits: bool) -> None:
-    assert filters.has_label(LABELS, selector) is fits
+    assert label_filters.has_label(LABELS, selector) is fits
 
 
 def test_several_labels_must_all_match() -> None:
-    assert filters.has_labels(LABELS, ["a", "b="])
-    assert not filters.has_labels(LABELS, ["a", "x"])
-    assert filters.has_labels({}, [])
+    assert label_filters.has_labels(LABELS, ["a", "b="])
+    assert not label_filters.has_labels(LABELS, ["a", "x"])
+    assert label_filters.has_labels({}, [])
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_several_labels_must_all_match() -> None:
 def test_prune_removes_the_objects_that_its_filters_select(
     given_filters: dict[str, list[str]], taken: bool
 ) -> None:
-    assert filters.prune_selects(given_filters, LABELS, 100.0) is taken
+    assert label_filters.prune_selects(given_filters, LABELS, 100.0) is taken
 
 
 def test_other_names_are_refused() -> None:
-    filters.check_names({"label": []}, ("label", "until"))
+    label_filters.check_names({"label": []}, ("label", "until"))
     with pytest.raises(InvalidRequest, match="invalid filter 'x'"):
-        filters.check_names({"x": []}, ("label", "until"))
+        label_filters.check_names({"x": []}, ("label", "until"))
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_other_names_are_refused() -> None:
 def test_a_prune_is_refused_before_it_removes_anything(
     bad: dict[str, list[str]], message: str
 ) -> None:
-    filters.check_prune({"until": ["1h"], "label": ["a"], "label!": ["b"], "x": []}, "x")
+    label_filters.check_prune({"until": ["1h"], "label": ["a"], "label!": ["b"], "x": []}, "x")
     with pytest.raises(InvalidRequest) as caught:
-        filters.check_prune(bad)
+        label_filters.check_prune(bad)
     assert caught.value.message == message
 
 
@@ -96,7 +96,7 @@ def test_a_prune_is_refused_before_it_removes_anything(
     ],
 )
 def test_a_filter_by_name_is_a_regular_expression(pattern: str, text: str, expected: bool) -> None:
-    assert filters.has_match(pattern, text) is expected
+    assert label_filters.has_match(pattern, text) is expected
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_a_filter_by_name_is_a_regular_expression(pattern: str, text: str, expec
     ],
 )
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert filters.parse_time(text) == seconds
+    assert label_filters.parse_time(text) == seconds
 
 
 @pytest.mark.parametrize(("text", "ago"), [("24h", 86400), ("1h30m", 5400), ("500ms", 0.5)])
 def test_a_duration_is_that_long_ago(text: str, ago: float) -> None:
-    assert filters.parse_time(text) == pytest.approx(time.time() - ago, abs=5)
+    assert label_filters.parse_time(text) == pytest.approx(time.time() - ago, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_a_duration_is_that_long_ago(text: str, ago: float) -> None:
 )
 def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="failed to parse value as time or duration"):
-        filters.parse_time(text)
+        label_filters.parse_time(text)
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_time_or_refused(text: str) -> None:
     try:
-        assert 0.0 <= filters.parse_time(text) <= 253402300799.0
+        assert 0.0 <= label_filters.parse_time(text) <= 253402300799.0
     except InvalidRequest:
         pass
 
@@ -139,13 +139,13 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
     ("values", "value"), [(["1"], True), (["true"], True), (["false"], False), (["0", "0"], False)]
 )
 def test_a_truth_value_is_read(values: list[str], value: bool) -> None:
-    assert filters.truth("dangling", values) is value
+    assert label_filters.truth("dangling", values) is value
 
 
 @pytest.mark.parametrize("values", [[], ["yes"], ["1", "0"]])
 def test_neither_or_both_truth_values_are_refused(values: list[str]) -> None:
     with pytest.raises(InvalidRequest, match=r"invalid filter 'dangling=\["):
-        filters.truth("dangling", values)
+        label_filters.truth("dangling", values)
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,18 @@ def test_neither_or_both_truth_values_are_refused(values: list[str]) -> None:
     ],
 )
 def test_an_expression_or_else_a_part_is_searched(pattern: str, text: str, expected: bool) -> None:
-    assert filters.has_match(pattern, text) is expected
+    assert label_filters.has_match(pattern, text) is expected
 
 
 @pytest.mark.parametrize("pattern", ["(a|a)*b", "(a+)+$", "(a*)*(a*)*(a*)*b"])
 def test_no_expression_takes_exponential_time(pattern: str) -> None:
-    assert not filters.has_match(pattern, "a" * 60 + "!")
+    assert not label_filters.has_match(pattern, "a" * 60 + "!")
 
 
 def test_a_filter_has_a_bounded_number_of_expressions() -> None:
     words = [f"web{number}" for number in range(1000)]
-    filters.check_expressions("name", [*words, *(f"a{number}." for number in range(64)), "a1."])
+    label_filters.check_expressions(
+        "name", [*words, *(f"a{number}." for number in range(64)), "a1."]
+    )
     with pytest.raises(InvalidRequest, match="'name': 65 regular expressions; at most 64"):
-        filters.check_expressions("name", [f"a{number}." for number in range(65)])
+        label_filters.check_expressions("name", [f"a{number}." for number in range(65)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from jaula.engine.model.seal import request_seal, spec_seal
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
-from jaula.state.records import ContainerRecord, PodSandboxRecord
+from jaula.state.container_records import ContainerRecord, PodSandboxRecord
 
 RECORD = ContainerRecord("id", "name", 1, ContainerCreate(cmd=("true",)), "sha256:1")
 

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.networks import config_only, inspect
+from jaula.engine.networks import config_only, network_inspect
 from jaula.errors import JaulaError, NotAuthorized, NotFound
 from jaula.spec.api_networks import IPAM, ConfigReference, IPAMPool, NetworkCreate
-from jaula.spec.network import NetworkRecord, Pool
+from jaula.spec.network_record import NetworkRecord, Pool
 
 ID = "ab" * 32
 POOL = IPAMPool(
@@ -40,7 +40,7 @@ def test_settings_are_stored_as_requested() -> None:
         Pool("10.1.0.0/24", "", "10.1.0.64/26", {"a": "10.1.0.9"}),
         Pool("fd00::/64", "fd00::9"),
     )
-    shown = inspect.document(made)
+    shown = network_inspect.document(made)
     assert (shown["Driver"], shown["ConfigOnly"], shown["ConfigFrom"]) == (
         "null",
         True,
@@ -48,7 +48,7 @@ def test_settings_are_stored_as_requested() -> None:
     )
     assert shown["IPAM"]["Config"][1] == {"Subnet": "fd00::/64", "Gateway": "fd00::9"}
     assert "Gateway" not in shown["IPAM"]["Config"][0]
-    assert inspect.document(plan())["IPAM"]["Config"] is None
+    assert network_inspect.document(plan())["IPAM"]["Config"] is None
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks.dns_server import RATE, QueryQuota
 from jaula.errors import InvalidRequest, NotFound
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
-from jaula.spec.endpoint import Endpoint
-from jaula.spec.network import NetworkRecord, Pool
-from jaula.state.records import ContainerRecord
+from jaula.spec.endpoint_record import Endpoint
+from jaula.spec.network_record import NetworkRecord, Pool
+from jaula.state.container_records import ContainerRecord
 
 KNOWN = {"bridge": "bridge", "host": "host", "none": "none", "shop": "shop", "ab12": "shop"}
 WEB = EndpointSettings(aliases=("www",))

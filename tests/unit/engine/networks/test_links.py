@@ -12,14 +12,14 @@ import pytest
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
+from jaula.engine.networks import container_links
 from jaula.engine.networks import endpoints as network_endpoints
-from jaula.engine.networks import links
 from jaula.errors import InvalidRequest, NotFound
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointSettings
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint_record import Endpoint
+from jaula.state.container_records import ContainerRecord, Link
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord, Link
 
 
 def record(*endpoints: Endpoint, **host: Any) -> ContainerRecord:
@@ -46,13 +46,13 @@ def endpoint(network: str, ipv4: str) -> Endpoint:
     ],
 )
 def test_a_link_is_read_as_the_client_or_inspect_writes_it(text: str, link: Link) -> None:
-    assert links.parse(text) == link
+    assert container_links.parse(text) == link
 
 
 @pytest.mark.parametrize("text", ["", ":db", "store:", "a:b:c"])
 def test_a_link_without_a_name_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="bad format for links"):
-        links.parse(text)
+        container_links.parse(text)
 
 
 def test_a_link_is_removed_from_the_body_and_the_resolved_request(
@@ -65,12 +65,12 @@ def test_a_link_is_removed_from_the_body_and_the_resolved_request(
     registry.add(container)
     services = SimpleNamespace(container_store=registry)
     for name in ("web/db", "/web/db2"):
-        assert links.link_parent(services, name) is container  # type: ignore[arg-type]
+        assert container_links.link_parent(services, name) is container  # type: ignore[arg-type]
     with pytest.raises(NotFound):
-        links.link_parent(services, "web/store")  # type: ignore[arg-type]
+        container_links.link_parent(services, "web/store")  # type: ignore[arg-type]
     config = SimpleNamespace(paths=SimpleNamespace(container=lambda id: tmp_path / id))
     services.config = config
-    links.remove_link(services, "web/db")  # type: ignore[arg-type]
+    container_links.remove_link(services, "web/db")  # type: ignore[arg-type]
     assert container.record.body.host_config.links == ("/store:/web/db2", "other")
     assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 
@@ -86,6 +86,6 @@ def test_a_link_on_the_default_network_is_no_alias_on_other_networks() -> None:
 
 def test_the_address_is_that_on_a_network_of_both() -> None:
     store = record(endpoint("shop", "10.1.0.2"), endpoint("bridge", "10.0.0.2"))
-    assert links.address_on(network_endpoints.settings_of(record()), store) == "10.0.0.2"
-    assert links.address_on({"other"}, store) == ""
-    assert links.address_on({"bridge"}, record()) == ""
+    assert container_links.address_on(network_endpoints.settings_of(record()), store) == "10.0.0.2"
+    assert container_links.address_on({"other"}, store) == ""
+    assert container_links.address_on({"bridge"}, record()) == ""

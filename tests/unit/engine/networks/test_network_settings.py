@@ -7,10 +7,10 @@ import pytest
 
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.networks.network_settings import LISTED, listed_ports, ports, settings
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.decode import Empty
-from jaula.spec.endpoint import Endpoint, PublishedPort
-from jaula.state.records import ContainerRecord
+from jaula.spec.endpoint_record import Endpoint, PublishedPort
+from jaula.state.container_records import ContainerRecord
 
 
 def endpoint(**fields: object) -> Endpoint:

@@ -7,9 +7,9 @@ import pytest
 from jaula.engine.networks.port_bindings import host_network_warnings, port_mappings
 from jaula.errors import InvalidRequest
 from jaula.spec import signals
-from jaula.spec.api import ContainerCreate, HostConfig, PortBinding
+from jaula.spec.api_documents import ContainerCreate, HostConfig, PortBinding
 from jaula.spec.decode import Empty
-from jaula.state.records import PortMapping
+from jaula.state.container_records import PortMapping
 
 
 def body(port: str, host_port: str = "", host_ip: str = "", **more: object) -> ContainerCreate:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.oci_spec import security
-from jaula.engine.oci_spec import spec as oci_spec_spec
+from jaula.engine.oci_spec import security_opt, start_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.userns.id_ranges import IdRange, mappings
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import supported_rights
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, decode_ruleset
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.runtime import Spec
-from jaula.state.records import ResolvedRequest
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.spec.runtime_spec import Spec
+from jaula.state.container_records import ResolvedRequest
 
 
 def spec(*options: str, abi: int = 7, **host: object) -> Spec:
@@ -35,7 +34,7 @@ def spec(*options: str, abi: int = 7, **host: object) -> Spec:
         mappings=() if user.host else mappings(IdRange(1_000_000_000)),
         id_mapped=not user.host,
     )
-    return oci_spec_spec.build(body, resolved, found, security.decide(resolved, facts))
+    return start_spec.build(body, resolved, found, security_opt.decide(resolved, facts))
 
 
 def rules(*options: str, abi: int = 7, **host: object) -> Ruleset | None:
@@ -93,7 +92,7 @@ def request(**host: object) -> ResolvedRequest:
 
 def check(abi: int = 7, **host: object) -> tuple[str, ...]:
     facts = HostFacts(kernel="6.12.0", landlock=abi)
-    return security.check(HostConfig(**host), request(**host), facts)  # type: ignore[arg-type]
+    return security_opt.check(HostConfig(**host), request(**host), facts)  # type: ignore[arg-type]
 
 
 def test_options_without_effect_are_refused_at_create() -> None:
@@ -105,10 +104,10 @@ def test_options_without_effect_are_refused_at_create() -> None:
 
 def test_another_runtime_is_not_trusted_to_obey() -> None:
     facts = HostFacts(kernel="6.12.0", landlock=7)
-    assert security.decide(request(), facts, external=True).landlock.options == ("off",)
+    assert security_opt.decide(request(), facts, external=True).landlock.options == ("off",)
     host = HostConfig(runtime="crun", security_opt=("landlock=tcp-bind=80",))
     with pytest.raises(InvalidRequest, match="runtime"):
-        security.check(host, resolve(ContainerCreate(host_config=host)), facts)
+        security_opt.check(host, resolve(ContainerCreate(host_config=host)), facts)
 
 
 def test_an_annotation_of_the_client_with_the_engines_prefix_is_refused() -> None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from jaula.engine import relaxations
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec import security_opt
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.engine.oci_spec.security import split_paths
+from jaula.engine.oci_spec.security_opt import split_paths
 from jaula.errors import InvalidRequest
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.state.records import ResolvedRequest
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.state.container_records import ResolvedRequest
 
 
 def request(**host: object) -> ResolvedRequest:
@@ -22,7 +22,7 @@ def request(**host: object) -> ResolvedRequest:
 
 
 def covered(*options: str, **host: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return security.covered_paths(request(security_opt=options, **host).security)
+    return security_opt.covered_paths(request(security_opt=options, **host).security)
 
 
 def test_a_path_is_masked_and_unmasked() -> None:
@@ -77,7 +77,7 @@ def test_mask_and_unmask_change_the_requests_own_lists() -> None:
 )
 def test_an_invalid_option_is_refused(option: str) -> None:
     with pytest.raises(InvalidRequest):
-        security.decide(request(security_opt=(option,)), HostFacts())
+        security_opt.decide(request(security_opt=(option,)), HostFacts())
 
 
 @given(st.text(max_size=60))
@@ -92,12 +92,12 @@ def test_any_value_is_parsed_or_refused(text: str) -> None:
 
 def test_options_of_proc_arrive_in_the_spec() -> None:
     requested = request(security_opt=("proc-opts=hidepid=2,subset=pid,gid=5",))
-    assert security.decide(requested, HostFacts()).proc == ("hidepid=2", "subset=pid", "gid=5")
+    assert security_opt.decide(requested, HostFacts()).proc == ("hidepid=2", "subset=pid", "gid=5")
 
 
 def test_the_hosts_proc_has_no_options() -> None:
     with pytest.raises(InvalidRequest, match="--pid=host"):
-        security.decide(
+        security_opt.decide(
             request(security_opt=("proc-opts=hidepid=2",), pid_mode="host"), HostFacts()
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.engine.containers.image_config import merge_image_config
-from jaula.engine.oci_spec.spec import (
+from jaula.engine.oci_spec.start_spec import (
     DEFAULT_PATH,
     arguments,
     environment,
@@ -14,9 +14,9 @@ from jaula.engine.oci_spec.spec import (
     working_directory,
 )
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.image import ImageConfig
-from jaula.state.records import NamespaceKind, NamespaceMode, Namespaces, UserFacts
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.spec.image_documents import ImageConfig
+from jaula.state.container_records import NamespaceKind, NamespaceMode, Namespaces, UserFacts
 
 IMAGE = ImageConfig(
     env=("PATH=/bin", "X=1"), cmd=("sh",), entrypoint=("/init",), user="app", labels={"a": "image"}

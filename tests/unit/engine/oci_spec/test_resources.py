@@ -7,14 +7,14 @@ import pytest
 
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.update import merge_limits
-from jaula.engine.oci_spec import resources
+from jaula.engine.oci_spec import spec_resources
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unsupported
-from jaula.spec import api
-from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Ulimit
+from jaula.spec import api_documents
+from jaula.spec.api_documents import ContainerCreate, ContainerUpdate, HostConfig, Ulimit
 from jaula.spec.pod import PodContainerUpdate
-from jaula.spec.runtime import CPU, HugepageLimit, Memory, Pids, Resources, Rlimit
-from jaula.state.records import ContainerRecord, PodResources
+from jaula.spec.runtime_spec import CPU, HugepageLimit, Memory, Pids, Resources, Rlimit
+from jaula.state.container_records import ContainerRecord, PodResources
 
 HOST = HostFacts(online_cpus=frozenset({0, 1}), pids_limit=4096)
 MIB = 1 << 20
@@ -24,8 +24,8 @@ V1 = msgspec.structs.replace(HOST, cgroup_version=1, controllers=frozenset({"cpu
 V2 = msgspec.structs.replace(HOST, controllers=frozenset({"cpu", "memory", "hugetlb"}))
 
 
-def limits(**fields: object) -> api.Resources:
-    return api.Resources(**fields)  # type: ignore[arg-type]
+def limits(**fields: object) -> api_documents.Resources:
+    return api_documents.Resources(**fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -58,40 +58,42 @@ def limits(**fields: object) -> api.Resources:
 )
 def test_an_invalid_limit_is_refused(fields: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
-        resources.check(limits(**fields), HOST)
+        spec_resources.check(limits(**fields), HOST)
 
 
 def test_by_default_only_the_number_of_processes_is_limited() -> None:
-    found = resources.decide(limits(), HOST)
+    found = spec_resources.decide(limits(), HOST)
     assert found.pids == Pids(4096)
     assert (found.memory, found.cpu, found.block_io) == (None, None, None)
 
 
 def test_swap_defaults_to_the_memory_limit() -> None:
-    assert resources.decide(limits(memory=64 * MIB), HOST).memory == Memory(
+    assert spec_resources.decide(limits(memory=64 * MIB), HOST).memory == Memory(
         limit=64 * MIB, swap=128 * MIB
     )
-    assert resources.decide(limits(memory=64 * MIB, memory_swap=-1), HOST).memory == Memory(
+    assert spec_resources.decide(limits(memory=64 * MIB, memory_swap=-1), HOST).memory == Memory(
         limit=64 * MIB, swap=-1
     )
 
 
 def test_a_share_of_cpus_is_a_quota_of_the_kernels_period() -> None:
-    found = resources.decide(limits(nano_cpus=500_000_000, cpuset_cpus="1"), HOST)
+    found = spec_resources.decide(limits(nano_cpus=500_000_000, cpuset_cpus="1"), HOST)
     assert found.cpu == CPU(quota=50_000, period=100_000, cpus="1")
 
 
 def test_unlimited_processes_are_a_named_wish() -> None:
-    assert resources.decide(limits(pids_limit=-1), HOST).pids is None
-    assert resources.decide(limits(pids_limit=0), HOST).pids is None
+    assert spec_resources.decide(limits(pids_limit=-1), HOST).pids is None
+    assert spec_resources.decide(limits(pids_limit=0), HOST).pids is None
 
 
 def test_rlimits_have_a_finite_number_of_files_by_default() -> None:
-    assert resources.rlimits(limits(), (10, 20)) == (Rlimit("RLIMIT_NOFILE", hard=20, soft=10),)
+    assert spec_resources.rlimits(limits(), (10, 20)) == (
+        Rlimit("RLIMIT_NOFILE", hard=20, soft=10),
+    )
     asked = limits(
         ulimits=(Ulimit(name="nofile", soft=1, hard=2), Ulimit(name="core", soft=-1, hard=-1))
     )
-    assert resources.rlimits(asked, (10, 20)) == (
+    assert spec_resources.rlimits(asked, (10, 20)) == (
         Rlimit("RLIMIT_NOFILE", hard=2, soft=1),
         Rlimit("RLIMIT_CORE", hard=2**64 - 1, soft=2**64 - 1),
     )
@@ -131,8 +133,8 @@ def test_an_update_can_lift_the_limit_of_processes() -> None:
 def test_limits_of_pods_become_those_of_the_spec() -> None:
     pages = {"2MB": 4 * MIB, "1GB": 0}
     asked = PodResources(unified={"memory.high": "1000000"}, hugepage_limits=pages)
-    resources.check(limits(), V2, asked)
-    found = resources.decide(limits(), V2, asked)
+    spec_resources.check(limits(), V2, asked)
+    found = spec_resources.decide(limits(), V2, asked)
     assert found.unified == {"memory.high": "1000000"}
     assert found.hugepage_limits == (HugepageLimit("2MB", 4 * MIB), HugepageLimit("1GB", 0))
 
@@ -153,7 +155,7 @@ def test_values_that_no_cgroup_file_can_have_are_refused(
     host: HostFacts, unified: dict[str, str], kind: type[JaulaError], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        resources.check(limits(), host, PodResources(unified=unified))
+        spec_resources.check(limits(), host, PodResources(unified=unified))
 
 
 @pytest.mark.parametrize("host", [V1, V2])
@@ -163,13 +165,13 @@ def test_limits_of_huge_pages_that_do_not_exist_are_refused(
 ) -> None:
     update = PodContainerUpdate(hugepage_limits={size: limit})
     with pytest.raises(InvalidRequest, match="huge page"):
-        resources.with_pod_limits(PodResources(), update, host)
+        spec_resources.with_pod_limits(PodResources(), update, host)
 
 
 def test_limits_of_huge_pages_are_left_out_without_their_controller() -> None:
     update = PodContainerUpdate(hugepage_limits={"2MB": 0})
-    assert resources.with_pod_limits(PodResources(), update, V1) == PodResources()
-    assert resources.with_pod_limits(PodResources(), update, V2).hugepage_limits == {"2MB": 0}
+    assert spec_resources.with_pod_limits(PodResources(), update, V1) == PodResources()
+    assert spec_resources.with_pod_limits(PodResources(), update, V2).hugepage_limits == {"2MB": 0}
 
 
 def test_an_update_of_a_pod_adds_its_values_and_changes_the_oom_score() -> None:
@@ -218,11 +220,11 @@ def test_an_oom_score_out_of_range_is_refused() -> None:
             {"memory": 64 * MIB},
             Resources(memory=Memory(limit=64 * MIB, swap=128 * MIB)),
         ),
-        ({"nano_cpus"}, {}, Resources(cpu=CPU(quota=-1, period=resources.PERIOD))),
+        ({"nano_cpus"}, {}, Resources(cpu=CPU(quota=-1, period=spec_resources.PERIOD))),
         (
             {"cpu_quota"},
             {"cpu_shares": 5},
-            Resources(cpu=CPU(5, quota=-1, period=resources.PERIOD)),
+            Resources(cpu=CPU(5, quota=-1, period=spec_resources.PERIOD)),
         ),
         ({"cpu_shares"}, {}, Resources(cpu=CPU(1024))),
         ({"cpuset_cpus"}, {"cpuset_mems": "0"}, Resources(cpu=CPU(cpus="0-1", mems="0"))),
@@ -233,14 +235,14 @@ def test_an_oom_score_out_of_range_is_refused() -> None:
 def test_a_limit_that_is_not_set_is_reset(
     names: set[str], target: dict[str, object], expected: Resources
 ) -> None:
-    assert resources.reset(Resources(), names, limits(**target), V1) == expected
+    assert spec_resources.reset(Resources(), names, limits(**target), V1) == expected
 
 
 def test_a_reset_reservation_protects_no_memory() -> None:
     names = {"memory_reservation"}
-    assert resources.reset(Resources(), names, limits(), V1) == Resources(
+    assert spec_resources.reset(Resources(), names, limits(), V1) == Resources(
         memory=Memory(reservation=-1)
     )
-    assert resources.reset(Resources(), names, limits(), V2) == Resources(
+    assert spec_resources.reset(Resources(), names, limits(), V2) == Resources(
         memory=Memory(), unified={"memory.low": "0"}
     )

@@ -9,16 +9,15 @@ import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.oci_spec import security
-from jaula.engine.oci_spec import spec as oci_spec_spec
+from jaula.engine.oci_spec import security_opt, start_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.userns.id_ranges import IdRange, mappings
 from jaula.errors import InvalidRequest
-from jaula.security.lsm import selinux
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.security.lsm import selinux_choice
+from jaula.spec.api_documents import ContainerCreate, HostConfig
 from jaula.spec.decode import decode
-from jaula.spec.runtime import Spec, encode
-from jaula.state.records import MountRecord, ResolvedRequest
+from jaula.spec.runtime_spec import Spec, encode
+from jaula.state.container_records import MountRecord, ResolvedRequest
 
 GOLDEN = Path(__file__).parent / "golden"
 HOST = HostFacts(online_cpus=frozenset({0, 1}), total_memory=1 << 33, kernel="6.12.0")
@@ -48,7 +47,7 @@ def spec(*, facts: SpecInputs | None = None, **host: object) -> Spec:
         files={"/etc/hosts": "/engine/hosts"},
         mounts=(MountRecord("bind", "/m", source="/s", options=("rbind", "rprivate")),),
     )
-    return oci_spec_spec.build(body, resolved, found, security.decide(resolved, HOST))
+    return start_spec.build(body, resolved, found, security_opt.decide(resolved, HOST))
 
 
 def readable(document: Spec) -> str:
@@ -145,10 +144,10 @@ def test_host_devices_come_only_without_a_user_namespace_of_its_own() -> None:
 
 def test_in_the_hosts_userns_only_the_engines_capabilities_are_granted() -> None:
     limited = msgspec.structs.replace(HOST, capabilities=0b1)
-    everything = security.decide(request(privileged=True, userns_mode="host"), limited)
+    everything = security_opt.decide(request(privileged=True, userns_mode="host"), limited)
     assert everything.capabilities.bounding == ("CAP_CHOWN",)
     with pytest.raises(InvalidRequest):
-        security.decide(request(cap_add=("SYS_TIME",), userns_mode="host"), limited)
+        security_opt.decide(request(cap_add=("SYS_TIME",), userns_mode="host"), limited)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def test_in_the_hosts_userns_only_the_engines_capabilities_are_granted() -> None
     ],
 )
 def test_each_security_option_does_its_one_thing(options: tuple[str, ...], check) -> None:  # type: ignore[no-untyped-def]
-    assert check(security.decide(request(security_opt=options), HOST))
+    assert check(security_opt.decide(request(security_opt=options), HOST))
 
 
 @pytest.mark.parametrize(
@@ -175,14 +174,14 @@ def test_each_security_option_does_its_one_thing(options: tuple[str, ...], check
 )
 def test_an_invalid_security_option_is_refused(option: str) -> None:
     with pytest.raises(InvalidRequest):
-        security.decide(request(security_opt=(option,)), HOST)
+        security_opt.decide(request(security_opt=(option,)), HOST)
 
 
 SELINUX = msgspec.structs.replace(HOST, selinux=True, selinux_spc=True)
 
 
-def labels(*options: str, **host: object) -> selinux.Labels:
-    return security.selinux_labels(request(security_opt=options, **host), SELINUX, "s0:c1,c2")
+def labels(*options: str, **host: object) -> selinux_choice.Labels:
+    return security_opt.selinux_labels(request(security_opt=options, **host), SELINUX, "s0:c1,c2")
 
 
 def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
@@ -190,7 +189,7 @@ def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
     assert labels().mount == "system_u:object_r:container_file_t:s0:c1,c2"
     assert labels("label=type:web_t").process == "system_u:system_r:web_t:s0:c1,c2"
     assert labels("label=level:s0:c7,c9").mount.endswith(":s0:c7,c9")
-    assert security.selinux_labels(request(), HOST, "") == ("", "")
+    assert security_opt.selinux_labels(request(), HOST, "") == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -216,21 +215,21 @@ def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
     found = spec(facts=facts)
     assert found.process is not None
     assert found.process.apparmor_profile == name
-    assert security.apparmor_profile_name(request(), loaded) == "jaula-default"
-    assert security.apparmor_profile_name(request(privileged=True), loaded) == "unconfined"
+    assert security_opt.apparmor_profile_name(request(), loaded) == "jaula-default"
+    assert security_opt.apparmor_profile_name(request(privileged=True), loaded) == "unconfined"
     with pytest.raises(InvalidRequest, match="is not loaded"):
-        security.decide(request(security_opt=("apparmor=other",)), loaded)
+        security_opt.decide(request(security_opt=("apparmor=other",)), loaded)
 
 
 @pytest.mark.parametrize("rule", ["c 1:3 rwm", "b *:* r", "a 7:* m"])
 def test_a_device_rule_is_read(rule: str) -> None:
-    assert oci_spec_spec.cgroup_rule(rule).allow
+    assert start_spec.cgroup_rule(rule).allow
 
 
 @pytest.mark.parametrize("rule", ["", "c", "c 1:3", "x 1:3 r", "c 1 r", "c 1:3 x", "c -1:3 r"])
 def test_an_invalid_device_rule_is_refused(rule: str) -> None:
     with pytest.raises(InvalidRequest):
-        oci_spec_spec.cgroup_rule(rule)
+        start_spec.cgroup_rule(rule)
 
 
 def test_host_directories_are_opened_in_the_host_s_namespace_if_its_mounts_are_private() -> None:
@@ -240,9 +239,9 @@ def test_host_directories_are_opened_in_the_host_s_namespace_if_its_mounts_are_p
         MountRecord("volume", "/volume", source="/v"),
         MountRecord("tmpfs", "/tmp"),
     )
-    assert oci_spec_spec.host_binds(mounts, HOST) == ()
+    assert start_spec.host_binds(mounts, HOST) == ()
     facts = msgspec.structs.replace(HOST, private_mounts=True)
-    assert oci_spec_spec.host_binds(mounts, facts) == ("/host",)
+    assert start_spec.host_binds(mounts, facts) == ("/host",)
     inputs = SpecInputs("c", "/c", "c", host=facts, mounts=mounts)
     assert spec(facts=inputs).annotations["io.jaula.host-binds"] == "/host"
 
@@ -251,9 +250,9 @@ def test_host_directories_are_opened_in_the_host_s_namespace_if_its_mounts_are_p
 def test_the_umask_of_a_request_is_that_of_the_program(text: str, mask: int | None) -> None:
     body = decode(f'{{"Image": "x", "Cmd": ["a"], "Umask": "{text}"}}'.encode(), ContainerCreate)
     resolved = resolve(body)
-    oci_spec_spec.check(body, resolved)
+    start_spec.check(body, resolved)
     inputs = SpecInputs("c" * 64, "/jaula/c", "c", HOST, mappings=IDS)
-    built = oci_spec_spec.build(body, resolved, inputs, security.decide(resolved, HOST))
+    built = start_spec.build(body, resolved, inputs, security_opt.decide(resolved, HOST))
     assert built.process is not None
     assert built.process.user.umask == mask
 
@@ -263,4 +262,4 @@ def test_a_umask_that_is_not_octal_is_refused(text: str) -> None:
     document = json.dumps({"Image": "x", "Cmd": ["a"], "Umask": text})
     body = decode(document.encode(), ContainerCreate)
     with pytest.raises(InvalidRequest, match="invalid umask"):
-        oci_spec_spec.check(body, resolve(body))
+        start_spec.check(body, resolve(body))

@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from jaula.features.metrics.samples import (
+from jaula.features.metrics.pod_samples import (
     OpenFiles,
     device_name,
     files_limit,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.features.kubernetes.cni.result import Interface, IPConfig, Result, Route
-from jaula.features.kubernetes.pods.network import attachment_of
+from jaula.features.kubernetes.cni.cni_result import Interface, IPConfig, Result, Route
+from jaula.features.kubernetes.pods.sandbox_network import attachment_of
 from jaula.spec.pod import PodAttachment, PodInterface
 
 

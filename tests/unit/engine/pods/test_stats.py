@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Pressure, Stats
+from jaula.cgroups.cgroup_driver import CpuStats, MemoryStats, PidsStats, Pressure, Stats
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.errors import NotFound
@@ -21,9 +21,9 @@ from jaula.features.metrics.pod_usage import (
     next_sample,
     total,
 )
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import ContainerRecord, Status
-from jaula.storage.drivers.driver import SnapshotUsage
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, Status
+from jaula.storage.drivers.storage_driver import SnapshotUsage
 
 SECOND = 1_000_000_000  # nanoseconds
 

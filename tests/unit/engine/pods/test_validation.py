@@ -11,7 +11,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.features.kubernetes.pods import validation
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 
 

@@ -10,8 +10,8 @@ import pytest
 from jaula.caller_quota import OwnedSizes
 from jaula.engine.containers.resolved_request import resolve
 from jaula.errors import InvalidRequest
-from jaula.features.secrets.mount import resolve_references
-from jaula.spec.api import ContainerCreate, HostConfig, SecretReference
+from jaula.features.secrets.secret_mounts import resolve_references
+from jaula.spec.api_documents import ContainerCreate, HostConfig, SecretReference
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.features.secrets.encryption import SecretEncryption
-from jaula.features.secrets.store import SecretKind, SecretStore
+from jaula.features.secrets.secret_store import SecretKind, SecretStore
 from jaula.state.database import Database
 
 KIND = SecretKind.SECRET

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.system import apparmor
+from jaula.engine.system import apparmor_load
 from jaula.security.lsm import apparmor_profile, detect
 
 Profiles = dict[str, str]
@@ -35,7 +35,7 @@ class Kernel:
         return subprocess.CompletedProcess(words, 0, "", "")
 
     def load(self) -> str:
-        return apparmor.load(apparmor_profile.loaded_name(self.label))
+        return apparmor_load.load(apparmor_profile.loaded_name(self.label))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from jaula.config import Paths
 from jaula.engine.system import disk_usage
 from jaula.engine.system.disk_usage import DiskUsage
 from jaula.errors import NotFound
-from jaula.storage.drivers.driver import SnapshotUsage
+from jaula.storage.drivers.storage_driver import SnapshotUsage
 
 
 class Host:

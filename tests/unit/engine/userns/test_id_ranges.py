@@ -13,7 +13,7 @@ from jaula.engine.userns.id_ranges import (
     mappings,
 )
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.spec.runtime import IDMapping
+from jaula.spec.runtime_spec import IDMapping
 
 
 def test_a_shared_range_is_free_when_its_last_container_releases_it() -> None:

@@ -12,8 +12,8 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.userns import join
 from jaula.errors import Conflict
-from jaula.spec.api import ContainerCreate
-from jaula.state.records import ContainerRecord, Status
+from jaula.spec.api_documents import ContainerCreate
+from jaula.state.container_records import ContainerRecord, Status
 
 
 def container(pid: int, shim_pid: int, status: Status = Status.RUNNING) -> Container:

@@ -11,19 +11,19 @@ import pytest
 from jaula.engine import relaxations
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.relaxations import Privilege, Relaxation
-from jaula.engine.volumes.create import (
+from jaula.engine.volumes.mount_sources import (
     VolumeMounter,
     VolumeSource,
     mount_data,
     parse_driver_options,
     server_name,
 )
-from jaula.engine.volumes.references import VolumeReferences
+from jaula.engine.volumes.volume_references import VolumeReferences
 from jaula.errors import Conflict, InvalidRequest
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api_documents import ContainerCreate
 from jaula.spec.decode import decode
-from jaula.state.records import MountRecord
-from jaula.storage.volumes import CreatedVolume, Volume
+from jaula.state.container_records import MountRecord
+from jaula.storage.volume_directories import CreatedVolume, Volume
 
 
 def parse(**options: str) -> VolumeSource:

@@ -8,7 +8,7 @@ import pytest
 
 from jaula.engine.volumes.mount_spec import check_propagation, mount_requests, with_pod_mounts
 from jaula.errors import InvalidRequest
-from jaula.spec.api import (
+from jaula.spec.api_documents import (
     BindOptions,
     ContainerCreate,
     HostConfig,
@@ -18,7 +18,7 @@ from jaula.spec.api import (
 )
 from jaula.spec.decode import Empty
 from jaula.spec.pod import PodIds, PodMount
-from jaula.state.records import MountRequest
+from jaula.state.container_records import MountRequest
 
 
 def read(**host: object) -> tuple[MountRequest, ...]:

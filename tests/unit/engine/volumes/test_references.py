@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.volumes.references import VolumeReferences
+from jaula.engine.volumes.volume_references import VolumeReferences
 from jaula.errors import Conflict, NotFound
 
 

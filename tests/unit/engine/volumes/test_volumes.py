@@ -14,7 +14,7 @@ from jaula import request_context
 from jaula.engine.volumes.volumes import Volumes
 from jaula.errors import ClientGone, Conflict
 from jaula.request_context import RequestContext
-from jaula.storage.volumes import Volume
+from jaula.storage.volume_directories import Volume
 
 
 class Store:

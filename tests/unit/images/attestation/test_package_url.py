@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.features.build.attestation.package_url import package_url
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -17,7 +17,7 @@ from jaula.features.build.attestation.provenance import (
     provenance,
     redact,
 )
-from jaula.features.build.options import ProvenanceOptions
+from jaula.features.build.build_options import ProvenanceOptions
 
 URL = "https://example.org/repo.git#main"
 COMMIT = "sha1:" + "c" * 40

@@ -16,7 +16,7 @@ from jaula.features.build.attestation.statement import (
     statement,
 )
 from jaula.images.store.index import Kind, walk
-from jaula.spec.image import MANIFEST, Descriptor, Index, encode
+from jaula.spec.image_documents import MANIFEST, Descriptor, Index, encode
 
 IMAGE = Descriptor(MANIFEST, "sha256:" + "1" * 64, 7)
 PREDICATE = Predicate("https://slsa.dev/provenance/v1", {"a": 1}, "provenance.json")

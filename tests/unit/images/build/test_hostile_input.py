@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.features.build.files.dockerignore import Dockerignore
-from jaula.images.dockerfile.apply import Scope
+from jaula.images.dockerfile.apply_instructions import Scope
 from jaula.images.dockerfile.ast import Env
-from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse, parse_one
+from jaula.images.dockerfile.dockerfile_words import quote
 from jaula.images.dockerfile.expand import Substitution
-from jaula.images.dockerfile.parser import parse, parse_one
 from jaula.images.dockerfile.shell_glob import Glob
 from jaula.images.dockerfile.stage_graph import plan
-from jaula.images.dockerfile.words import quote
 
 PIECES = st.sampled_from(
     [

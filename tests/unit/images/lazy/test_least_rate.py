@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable, Unsupported
-from jaula.features.lazy.server import LeastRate, TooSlow, is_temporary
+from jaula.features.lazy.lazy_server import LeastRate, TooSlow, is_temporary
 from jaula.images.registry.cancellation import Cancelled
-from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
+from jaula.images.registry.registry_errors import ConnectionLost, RegistryError, Unreachable
 
 
 def rate() -> LeastRate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.registry.errors import registry_error
+from jaula.images.registry.registry_errors import registry_error
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from jaula.config import RegistryConfig
 from jaula.errors import InvalidRequest
-from jaula.images.registry.hosts import Hosts, credentials_key, domain_of
+from jaula.images.registry.registry_hosts import Hosts, credentials_key, domain_of
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jaula.config import RegistryConfig
 from jaula.errors import InvalidRequest
 from jaula.images.registry import hosts_file
-from jaula.images.registry.hosts import Endpoint, Hosts
 from jaula.images.registry.hosts_file import CAPABILITIES, HostsFile
+from jaula.images.registry.registry_hosts import Endpoint, Hosts
 
 FILE = "/etc/jaula/certs.d/docker.io/hosts.toml"
 EVERY_KEY = b"""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.platform import check_platform, parse_platform, select
-from jaula.spec.image import MANIFEST, Descriptor, Platform
+from jaula.images.image_platform import check_platform, parse_platform, select
+from jaula.spec.image_documents import MANIFEST, Descriptor, Platform
 
 ID = "sha256:" + "a" * 64
 

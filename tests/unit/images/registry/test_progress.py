@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.registry import progress
+from jaula.images.registry import progress_messages
 
 
 @pytest.mark.parametrize(
@@ -18,15 +18,15 @@ from jaula.images.registry import progress
     ],
 )
 def test_the_bar_is_dockers(current: int, total: int, shown: str) -> None:
-    assert progress.bar(current, total) == shown
+    assert progress_messages.bar(current, total) == shown
 
 
 def test_a_slow_reader_sees_the_newest_amount_of_each_line() -> None:
-    board = progress.ProgressBoard()
+    board = progress_messages.ProgressBoard()
     for number in range(1000):
-        board.update(progress.amount("Downloading", "a", number, 1000), last=True)
-        board.update(progress.amount("Downloading", "b", number, 1000), last=True)
-    board.post(progress.status("Download complete", "a"))
+        board.update(progress_messages.amount("Downloading", "a", number, 1000), last=True)
+        board.update(progress_messages.amount("Downloading", "b", number, 1000), last=True)
+    board.post(progress_messages.status("Download complete", "a"))
     result = list(board.take(0))
     assert [m["id"] for m in result] == ["a", "b", "a"]
     assert [m.get("progressDetail") for m in result] == [

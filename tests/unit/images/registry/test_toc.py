@@ -17,7 +17,7 @@ from harness.indexed_layers import IndexedLayer, estargz, sha256, zstd_chunked
 from jaula.errors import InvalidRequest
 from jaula.images.registry import toc
 from jaula.images.registry.toc import EntryType, TocFormat
-from jaula.spec.image import ESTARGZ_DIGEST, ZSTD_CHUNKED_POSITION, Descriptor
+from jaula.spec.image_documents import ESTARGZ_DIGEST, ZSTD_CHUNKED_POSITION, Descriptor
 from jaula.storage.compression import decompress_stream
 
 Writer = Callable[..., IndexedLayer]

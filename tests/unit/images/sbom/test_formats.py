@@ -12,8 +12,8 @@ from referencing import Registry, Resource
 
 from jaula.features.trust.sbom import formats, spdx_license
 from jaula.features.trust.sbom.package import Inventory, Package, System
-from jaula.images.store.store import Image
-from jaula.spec.image import ImageDocument
+from jaula.images.store.image_store import Image
+from jaula.spec.image_documents import ImageDocument
 
 IMAGE = Image(
     id="sha256:" + "ab" * 32,

@@ -15,7 +15,7 @@ from harness.rpm_bdb import made
 from jaula.errors import JaulaError
 from jaula.features.trust.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
 from jaula.features.trust.sbom.package import System
-from jaula.features.trust.sbom.rootfs import RootFiles
+from jaula.features.trust.sbom.sbom_rootfs import RootFiles
 
 PLACES = (
     "var/lib/dpkg/status",

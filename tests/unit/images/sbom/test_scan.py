@@ -12,7 +12,7 @@ import pytest
 
 from harness.rpm_bdb import header, made, written
 from jaula.errors import InvalidRequest
-from jaula.features.trust.sbom import rootfs, rpm, scan
+from jaula.features.trust.sbom import rpm, sbom_rootfs, scan
 from jaula.features.trust.sbom.package import Inventory, Package, System
 
 DPKG = b"""Package: libc6
@@ -80,7 +80,7 @@ def put(root: Path, path: str, data: bytes = b"") -> Path:
 def take(root: Path) -> Inventory:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return scan.scan(rootfs.RootFiles(fd))
+        return scan.scan(sbom_rootfs.RootFiles(fd))
     finally:
         os.close(fd)
 
@@ -352,7 +352,7 @@ def test_a_file_beyond_its_limit_is_an_error(root: Path, monkeypatch: pytest.Mon
 def test_more_files_than_the_budget_are_an_error(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rootfs, "MAX_ENTRIES", 50)
+    monkeypatch.setattr(sbom_rootfs, "MAX_ENTRIES", 50)
     for number in range(60):
         put(root, f"f{number}")
     with pytest.raises(InvalidRequest, match="more than 50 files"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.store.store import check_document
-from jaula.spec.image import (
+from jaula.images.store.image_store import check_document
+from jaula.spec.image_documents import (
     DOCUMENT_LIMIT,
     ImageConfig,
     ImageDocument,

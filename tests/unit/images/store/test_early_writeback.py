@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from jaula.config import Paths
-from jaula.images.store import store as module
-from jaula.images.store.store import ImageStore
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store import image_store
+from jaula.images.store.image_store import ImageStore
+from jaula.storage.layers.layer_store import LayerStore
 
 
 class Disk:
@@ -32,8 +32,8 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(module, "sync_file_systems", disk.sync)
-    monkeypatch.setattr(module, "_WRITEBACK_INTERVAL", 0.0)
+    monkeypatch.setattr(image_store, "sync_file_systems", disk.sync)
+    monkeypatch.setattr(image_store, "_WRITEBACK_INTERVAL", 0.0)
     return disk
 
 

@@ -24,8 +24,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from jaula.config import Paths
 from jaula.errors import Conflict, NotFound
-from jaula.images.store.store import Garbage, ImageStore, Lease
-from jaula.spec.image import (
+from jaula.images.store.image_store import Garbage, ImageStore, Lease
+from jaula.spec.image_documents import (
     CONFIG,
     INDEX,
     LAYER_TAR,
@@ -36,7 +36,7 @@ from jaula.spec.image import (
     Platform,
     encode,
 )
-from jaula.storage.layers.store import LayerInfo, LayerStore
+from jaula.storage.layers.layer_store import LayerInfo, LayerStore
 
 LAYERS = tuple(f"layer {n}".encode() for n in range(2))
 STACKS = ((0,), (0, 1), (1,))

@@ -16,7 +16,7 @@ from jaula.images.store.index import (
     Kind,
     walk,
 )
-from jaula.spec.image import INDEX, MANIFEST, Descriptor
+from jaula.spec.image_documents import INDEX, MANIFEST, Descriptor
 
 Json = dict[str, object]
 

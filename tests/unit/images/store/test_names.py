@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import NotAuthorized
-from jaula.images.store.catalog import NAME_OWNER, NameIndex
+from jaula.images.store.image_catalog import NAME_OWNER, NameIndex
+from jaula.images.store.image_names import ROOT, NameRights, owners_after
 from jaula.images.store.index import HELD
-from jaula.images.store.names import ROOT, NameRights, owners_after
-from jaula.spec.image import REF_NAME
+from jaula.spec.image_documents import REF_NAME
 
 OLD, NEW = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 ALICE = NameRights("1001")

@@ -12,36 +12,44 @@ import pytest
 from harness.scripted_registry import config_of, digest
 from jaula.config import Paths
 from jaula.errors import NotAuthorized
-from jaula.images.store import quota
-from jaula.images.store.catalog import NAME_OWNER
-from jaula.images.store.quota import Footprint, Quota, Usage
-from jaula.images.store.store import Image, ImageStore
-from jaula.spec.image import CONFIG, LAYER_TAR, MANIFEST, REF_NAME, Descriptor, Manifest, encode
-from jaula.storage.layers.store import LayerInfo, LayerStore
+from jaula.images.store import image_quota
+from jaula.images.store.image_catalog import NAME_OWNER
+from jaula.images.store.image_quota import Footprint, Quota, Usage
+from jaula.images.store.image_store import Image, ImageStore
+from jaula.spec.image_documents import (
+    CONFIG,
+    LAYER_TAR,
+    MANIFEST,
+    REF_NAME,
+    Descriptor,
+    Manifest,
+    encode,
+)
+from jaula.storage.layers.layer_store import LayerInfo, LayerStore
 
 
 def test_what_images_have_in_common_counts_once() -> None:
     one = Footprint("a", (("blob-1", 10), ("both", 5)), (("layer-1", 100), ("base", 50)))
     two = Footprint("b", (("blob-2", 20), ("both", 5)), (("layer-2", 200), ("base", 50)))
-    assert quota.usage(()) == Usage(0, 0)
-    assert quota.usage((one,)) == Usage(1, 165)
-    assert quota.usage((one, two)) == Usage(2, 385)
+    assert image_quota.usage(()) == Usage(0, 0)
+    assert image_quota.usage((one,)) == Usage(1, 165)
+    assert image_quota.usage((one, two)) == Usage(2, 385)
 
 
 def test_a_plain_layer_counts_as_received_and_unpacked() -> None:
-    assert quota.usage((Footprint("a", (("same", 10),), (("same", 7),)),)) == Usage(1, 17)
+    assert image_quota.usage((Footprint("a", (("same", 10),), (("same", 7),)),)) == Usage(1, 17)
 
 
 def test_an_image_with_two_manifests_is_one() -> None:
     plain = Footprint("a", (("m-1", 3), ("config", 2), ("plain", 30)), (("layer", 20),))
     packed = Footprint("a", (("m-2", 4), ("config", 2), ("packed", 10)), (("layer", 20),))
-    assert quota.usage((plain, packed)) == Usage(1, 3 + 4 + 2 + 30 + 10 + 20)
+    assert image_quota.usage((plain, packed)) == Usage(1, 3 + 4 + 2 + 30 + 10 + 20)
 
 
 def test_documents_are_what_is_no_layer_and_count_once() -> None:
     one = Footprint("a", (), documents=(("manifest", 3), ("config", 20)))
     two = Footprint("a", (), documents=(("other", 4), ("config", 20)))
-    assert quota.usage((one, two)).documents == 27
+    assert image_quota.usage((one, two)).documents == 27
 
 
 def test_the_configuration_and_the_manifest_of_an_image_are_its_documents(tmp_path: Path) -> None:

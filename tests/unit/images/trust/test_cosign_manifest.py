@@ -11,8 +11,8 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.features.trust import cosign_manifest, simple_signing
 from jaula.features.trust.signature import Signature
-from jaula.images.registry.manifest import sha256
-from jaula.spec.image import INDEX, MANIFEST, Descriptor
+from jaula.images.registry.manifest_download import sha256
+from jaula.spec.image_documents import INDEX, MANIFEST, Descriptor
 
 DIGEST = "sha256:" + "ab" * 32
 FIRST, SECOND = Signature(b"one", b"\x00\x01"), Signature(b"two", b"\x02")

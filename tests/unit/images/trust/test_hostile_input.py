@@ -11,10 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import JaulaError
-from jaula.features.trust import cosign_manifest, key_file, keys, policy, simple_signing
+from jaula.features.trust import (
+    cosign_manifest,
+    key_file,
+    signature_policy,
+    signing_keys,
+    simple_signing,
+)
 from jaula.features.trust.signature import Signature, UnsignedImage, find
 
-KEY = keys.generate()
+KEY = signing_keys.generate()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(
@@ -35,8 +41,8 @@ DATA = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
         lambda data: cosign_manifest.referrers_with(b"{}", data),
         lambda data: key_file.read(data, b"", "k"),
         lambda data: key_file.read(key_file._pem_armor(data), b"", "k"),
-        lambda data: keys.public_key(data, "k"),
-        lambda data: policy.parse_rules(data, lambda name: data),
+        lambda data: signing_keys.public_key(data, "k"),
+        lambda data: signature_policy.parse_rules(data, lambda name: data),
     ],
 )
 @given(data=DATA)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.features.trust import key_file, keys
+from jaula.features.trust import key_file, signing_keys
 
 # Made by cosign 2.5 and skopeo 1.18 for this test, both under this password.
 PASSWORD = b"pw"
@@ -58,11 +58,11 @@ def test_a_wrong_password_is_refused_without_revealing_the_key() -> None:
         key_file.read(COSIGN, b"PW", "k")
 
 
-@pytest.mark.parametrize("algorithm", keys.ALGORITHMS)
+@pytest.mark.parametrize("algorithm", signing_keys.ALGORITHMS)
 def test_a_public_key_verifies_the_signatures_of_its_private_key(algorithm: str) -> None:
-    key = keys.generate(algorithm)
+    key = signing_keys.generate(algorithm)
     again = key_file.read(key_file.write(key, b"word"), b"word", "k")
-    public = keys.public_key(again.public.pem, "k.pub")
+    public = signing_keys.public_key(again.public.pem, "k.pub")
     assert public.algorithm == algorithm
     assert public.fingerprint == key.public.fingerprint
     signature = again.sign(b"data")
@@ -70,14 +70,14 @@ def test_a_public_key_verifies_the_signatures_of_its_private_key(algorithm: str)
     assert not public.verifies(signature, b"Data")
     assert not public.verifies(signature[:-1], b"data")
     assert not public.verifies(b"", b"data")
-    assert not keys.generate(algorithm).public.verifies(signature, b"data")
+    assert not signing_keys.generate(algorithm).public.verifies(signature, b"data")
 
 
 def test_files_of_openssl_are_read() -> None:
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-    key = keys.generate()
+    key = signing_keys.generate()
     inner = load_der_private_key(key.der, None)
     plain = inner.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     sealed = inner.private_bytes(
@@ -140,7 +140,7 @@ def test_a_file_cannot_make_us_compute_for_ever(params: dict[str, int]) -> None:
 )
 def test_a_file_that_is_not_a_public_key_is_refused(pem: bytes, what: str) -> None:
     with pytest.raises(InvalidRequest, match=what):
-        keys.public_key(pem, "k.pub")
+        signing_keys.public_key(pem, "k.pub")
 
 
 def test_keys_of_other_types_are_refused() -> None:
@@ -158,15 +158,15 @@ def test_keys_of_other_types_are_refused() -> None:
             form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()
         )
         with pytest.raises(InvalidRequest, match="neither an ECDSA key on P-256 nor an Ed25519"):
-            keys.public_key(public, "k.pub")
+            signing_keys.public_key(public, "k.pub")
         with pytest.raises(InvalidRequest, match="neither an ECDSA key on P-256 nor an Ed25519"):
             key_file.read(private, b"", "k")
     with pytest.raises(InvalidRequest, match="unknown algorithm"):
-        keys.generate("rsa")
+        signing_keys.generate("rsa")
 
 
 def test_a_private_key_is_never_printed() -> None:
-    key = keys.generate()
+    key = signing_keys.generate()
     assert repr(key) == "PrivateKey(...)"
 
 
@@ -177,7 +177,7 @@ def test_a_policy_without_keys_imports_no_cryptography(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[images]\n"*" = "reject"\n')
     code = (
-        "import sys; from jaula.features.trust.policy import RulesFile; "
+        "import sys; from jaula.features.trust.signature_policy import RulesFile; "
         f"assert RulesFile({str(policy)!r}).read().in_force; "
         "assert 'cryptography' not in sys.modules"
     )

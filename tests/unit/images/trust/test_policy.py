@@ -9,14 +9,14 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
-from jaula.features.trust import keys, policy
-from jaula.features.trust.policy import ImagePolicy, TrustRules, Verdict, parse_scope
+from jaula.features.trust import signature_policy, signing_keys
+from jaula.features.trust.signature_policy import ImagePolicy, TrustRules, Verdict, parse_scope
 from jaula.images.policy import ImageRefused
 from jaula.images.reference import parse as reference
-from jaula.images.store.store import ImageStore
-from jaula.storage.layers.store import LayerStore
+from jaula.images.store.image_store import ImageStore
+from jaula.storage.layers.layer_store import LayerStore
 
-KEY = keys.generate()
+KEY = signing_keys.generate()
 
 FILE = b"""
 [images]
@@ -32,7 +32,9 @@ FILE = b"""
 
 
 def read(data: bytes = FILE) -> TrustRules:
-    return TrustRules(policy.parse_rules(data, lambda name: KEY.public.pem), "policy.toml")
+    return TrustRules(
+        signature_policy.parse_rules(data, lambda name: KEY.public.pem), "policy.toml"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,16 +128,16 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_keys_are_named_from_the_files_directory_on(directory: Path) -> None:
-    rules = policy.RulesFile(str(directory / "policy.toml")).read()
+    rules = signature_policy.RulesFile(str(directory / "policy.toml")).read()
     assert rules.of(reference("r.io/team/web")).keys
     assert rules.source.startswith(f"{directory}/policy.toml sha256:")
 
 
 def test_a_change_of_any_file_is_detected(directory: Path) -> None:
-    file = policy.RulesFile(str(directory / "policy.toml"))
+    file = signature_policy.RulesFile(str(directory / "policy.toml"))
     file.read()
     assert not file.changed
-    (directory / "team.pub").write_bytes(keys.generate().public.pem)
+    (directory / "team.pub").write_bytes(signing_keys.generate().public.pem)
     assert file.changed
     file.read()
     assert not file.changed
@@ -144,39 +146,39 @@ def test_a_change_of_any_file_is_detected(directory: Path) -> None:
 
 
 def test_a_new_policy_file_is_noticed(tmp_path: Path) -> None:
-    file = policy.RulesFile(str(tmp_path / "policy.toml"))
+    file = signature_policy.RulesFile(str(tmp_path / "policy.toml"))
     assert not file.read(required=False).in_force
     assert not file.changed
     (tmp_path / "policy.toml").write_bytes(b"[images]\n'*' = 'reject'")
     assert file.changed
     assert file.read().in_force
     with pytest.raises(InvalidRequest, match="No such file"):
-        policy.RulesFile(str(tmp_path / "other.toml")).read()
+        signature_policy.RulesFile(str(tmp_path / "other.toml")).read()
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "team.pub"])
 def test_a_file_writable_by_other_users_is_refused(directory: Path, name: str) -> None:
     (directory / name).chmod(0o666)
     with pytest.raises(InvalidRequest, match="is writable by other users"):
-        policy.RulesFile(str(directory / "policy.toml")).read()
+        signature_policy.RulesFile(str(directory / "policy.toml")).read()
 
 
 def test_a_fifo_is_not_waited_for(directory: Path) -> None:
     (directory / "team.pub").unlink()
     os.mkfifo(directory / "team.pub")
     with pytest.raises(InvalidRequest, match="not a regular file"):
-        policy.RulesFile(str(directory / "policy.toml")).read()
+        signature_policy.RulesFile(str(directory / "policy.toml")).read()
 
 
 def test_a_file_without_end_is_not_read(directory: Path) -> None:
-    (directory / "policy.toml").write_bytes(b"#" * (policy.MAX_SIZE + 1))
+    (directory / "policy.toml").write_bytes(b"#" * (signature_policy.MAX_SIZE + 1))
     with pytest.raises(InvalidRequest, match="more than"):
-        policy.RulesFile(str(directory / "policy.toml")).read()
+        signature_policy.RulesFile(str(directory / "policy.toml")).read()
 
 
 # -- checkpoints -------------------------------------------------------------------------------
 
-OTHER = keys.generate("ed25519")
+OTHER = signing_keys.generate("ed25519")
 CHECKPOINTS = b"""
 [checkpoints]
 "*" = { signed-by = ["other.pub"] }
@@ -212,7 +214,7 @@ def image_policy(tmp_path: Path) -> ImagePolicy:
     ],
 )
 def test_a_checkpoint_needs_the_key_of_its_image(
-    image_policy: ImagePolicy, image: str, key: keys.PrivateKey, accepted: bool
+    image_policy: ImagePolicy, image: str, key: signing_keys.PrivateKey, accepted: bool
 ) -> None:
     signers = image_policy.checkpoint_signers(MANIFEST, key.sign(MANIFEST))
     if accepted:
@@ -226,7 +228,7 @@ def test_a_checkpoint_of_an_unknown_key_is_refused(image_policy: ImagePolicy) ->
     for signature in (
         b"",
         b"x",
-        keys.generate().sign(MANIFEST),
+        signing_keys.generate().sign(MANIFEST),
         KEY.sign(MANIFEST + b" "),
         KEY.sign(MANIFEST)[:-1],
     ):
@@ -251,4 +253,6 @@ def test_without_a_table_no_signature_is_accepted(tmp_path: Path) -> None:
 )
 def test_an_invalid_rule_about_checkpoints_is_refused(data: bytes, what: str) -> None:
     with pytest.raises(InvalidRequest, match=what):
-        policy.parse_rules(data, lambda name: KEY.public.pem, section=policy.CHECKPOINTS)
+        signature_policy.parse_rules(
+            data, lambda name: KEY.public.pem, section=signature_policy.CHECKPOINTS
+        )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.trust import keys, signature
+from jaula.features.trust import signature, signing_keys
 from jaula.features.trust.signature import Signature, UnsignedImage
 from jaula.features.trust.simple_signing import SimpleSigning, write
 
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 PLACE = "r.io/team/app"
-KEY, STRANGER = keys.generate(), keys.generate("ed25519")
+KEY, STRANGER = signing_keys.generate(), signing_keys.generate("ed25519")
 
 
-def made(key: keys.PrivateKey = KEY, digest: str = DIGEST, name: str = PLACE) -> Signature:
+def made(key: signing_keys.PrivateKey = KEY, digest: str = DIGEST, name: str = PLACE) -> Signature:
     text = write(SimpleSigning(digest, name))
     return Signature(text, key.sign(text))
 
@@ -29,7 +29,7 @@ def test_the_valid_signature_is_found_among_others() -> None:
 
 
 def test_any_of_several_keys_will_do() -> None:
-    trusted = [keys.generate().public, STRANGER.public]
+    trusted = [signing_keys.generate().public, STRANGER.public]
     result = signature.find([made(STRANGER)], trusted, DIGEST, PLACE, "1")
     assert result.fingerprint == STRANGER.public.fingerprint
 

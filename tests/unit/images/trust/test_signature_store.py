@@ -10,8 +10,8 @@ import pytest
 from jaula.errors import CorruptState, InvalidRequest
 from jaula.features.trust.signature import Signature
 from jaula.features.trust.signature_store import SignatureStore, StoredSignature
-from jaula.images.registry.manifest import sha256
-from jaula.spec.image import MANIFEST, Descriptor, Index
+from jaula.images.registry.manifest_download import sha256
+from jaula.spec.image_documents import MANIFEST, Descriptor, Index
 
 MANIFEST_DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 INDEX = msgspec.json.encode(Index(manifests=(Descriptor(MANIFEST, MANIFEST_DIGEST, 3),)))

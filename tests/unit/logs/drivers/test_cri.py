@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.logs import NAMES, cri_format, open_writer, readable, validate
-from jaula.logs.drivers.cri import CriWriter
-from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.drivers.cri_driver import CriWriter
+from jaula.logs.log_driver import PARTIAL
+from jaula.logs.log_entry import LogEntry, Selection
 from jaula.logs.pod_log import PodLog
-from jaula.logs.protocol import PARTIAL
 from jaula.logs.reader.follow import follow
 from jaula.logs.reader.read import read, read_tail
 

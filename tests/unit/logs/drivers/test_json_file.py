@@ -243,7 +243,7 @@ def test_invalid_options_are_refused_before_a_file_is_created(
     [("10m", 10**7), ("1.5g", 1_500_000_000), ("4096", 4096), ("20MB", 2 * 10**7), ("1KiB", 1000)],
 )
 def test_sizes_are_decimal_as_in_docker(tmp_path: Path, text: str, size: int) -> None:
-    from jaula.logs.options import parse_size as parse
+    from jaula.logs.log_opt import parse_size as parse
 
     assert parse("max-size", text) == size
 

@@ -8,7 +8,7 @@ from jaula.engine import relaxations
 from jaula.engine.containers.resolved_request import resolve
 from jaula.errors import InvalidRequest
 from jaula.logs import NAMES, validate
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig
 
 NOTHING = ""
 """The option is a number, a word of a list, or text that becomes part of a message."""

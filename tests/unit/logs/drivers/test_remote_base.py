@@ -16,7 +16,7 @@ from jaula.engine.containers.log_config import expand
 from jaula.errors import InvalidRequest
 from jaula.logs import NAMES, open_writer, readable, validate
 from jaula.logs.drivers import POD, SENDING, journald, syslog
-from jaula.logs.protocol import LogWriter
+from jaula.logs.log_driver import LogWriter
 from jaula.logs.reader.read import read
 
 IDENTITY = {"container-id": "a" * 64, "container-name": "web", "tag": "web/1"}

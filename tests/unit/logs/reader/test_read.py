@@ -13,7 +13,7 @@ import pytest
 
 from jaula.logs import gzip_file, timestamp
 from jaula.logs.drivers.json_file import JsonFileWriter
-from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.log_entry import LogEntry, Selection
 from jaula.logs.reader.follow import follow
 from jaula.logs.reader.read import read, read_tail
 from unit.event_loop import idle

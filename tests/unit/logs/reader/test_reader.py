@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from jaula.logs.drivers.json_file import JsonFileWriter
-from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.log_entry import LogEntry, Selection
 from jaula.logs.reader import rotated_files
 from jaula.logs.reader.follow import follow
+from jaula.logs.reader.log_reader import LogReader
 from jaula.logs.reader.read import read, read_tail
-from jaula.logs.reader.reader import LogReader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 COUNT = 60_000

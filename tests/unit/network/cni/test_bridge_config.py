@@ -8,7 +8,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
-from jaula.features.kubernetes.cni.config import parse_list
+from jaula.features.kubernetes.cni.cni_config import parse_list
 
 
 def test_both_families_have_a_range_and_a_default_route() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from jaula.errors import Unavailable
 from jaula.features.kubernetes.cni import conf_monitor
+from jaula.features.kubernetes.cni.cni_config import NetworkConfig
 from jaula.features.kubernetes.cni.conf_monitor import REASON, ConfMonitor
-from jaula.features.kubernetes.cni.config import NetworkConfig
 from jaula.kernel import inotify
 
 from .scripted_plugin import conflist

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.features.kubernetes.cni import config
+from jaula.features.kubernetes.cni import cni_config
 
 from .scripted_plugin import conflist
 
@@ -29,9 +29,9 @@ def test_members_of_a_plugin_are_kept_as_they_are_written() -> None:
     data = (
         b'{"name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "a", "x": 1.50, "y": [1e400]}]}'
     )
-    network = config.parse_list(data, "x")
+    network = cni_config.parse_list(data, "x")
     assert bytes(network.plugins[0].members["x"]) == b"1.50"
-    again = config.parse_list(network.encode(), "x")
+    again = cni_config.parse_list(network.encode(), "x")
     assert again == network
     assert bytes(again.plugins[0].members["y"]) == b"[1e400]"
 
@@ -50,7 +50,7 @@ def test_the_highest_supported_version_is_chosen(
     members: dict[str, Any], chosen: str, versions: tuple[str, ...]
 ) -> None:
     data = json.dumps({"name": "n", "plugins": [{"type": "a"}], **members}).encode()
-    network = config.parse_list(data, "x")
+    network = cni_config.parse_list(data, "x")
     assert (network.version, network.versions) == (chosen, versions)
 
 
@@ -83,18 +83,18 @@ def test_the_highest_supported_version_is_chosen(
 )  # fmt: skip
 def test_a_malformed_list_is_one_error(data: bytes, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"(?s)a\.conflist.*({reason})"):
-        config.parse_list(data, "a.conflist")
+        cni_config.parse_list(data, "a.conflist")
 
 
 def test_ten_thousand_plugins_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="10000 plugins: at most 64 are possible"):
-        config.parse_list(conflist(*["a"] * 10_000), "x")
-    assert len(config.parse_list(conflist(*["a"] * 64), "x").plugins) == 64
+        cni_config.parse_list(conflist(*["a"] * 10_000), "x")
+    assert len(cni_config.parse_list(conflist(*["a"] * 64), "x").plugins) == 64
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_configuration_or_one_error(data: bytes) -> None:
-    for parse in (config.parse_list, config.parse_single):
+    for parse in (cni_config.parse_list, cni_config.parse_single):
         try:
             parse(data, "x")
         except InvalidRequest:
@@ -114,22 +114,22 @@ _NAMES = st.sampled_from(
 @given(st.dictionaries(_NAMES, _JSON | st.lists(st.dictionaries(_NAMES, _JSON), max_size=2)))
 def test_any_object_is_a_configuration_or_one_error(document: dict[str, Any]) -> None:
     data = msgspec.json.encode(document)
-    for parse in (config.parse_list, config.parse_single):
+    for parse in (cni_config.parse_list, cni_config.parse_single):
         try:
             network = parse(data, "x")
         except InvalidRequest:
             continue
-        assert config.parse_list(network.encode(), "x").plugins == network.plugins
+        assert cni_config.parse_list(network.encode(), "x").plugins == network.plugins
 
 
 def test_a_single_plugin_is_a_list_of_one(tmp_path: Path) -> None:
     data = b'{"cniVersion": "0.3.1", "name": "n", "type": "bridge", "mtu": 1400}'
-    network = config.load_file(str(write(tmp_path, "a.conf", data)))
+    network = cni_config.load_file(str(write(tmp_path, "a.conf", data)))
     assert (network.name, network.version) == ("n", "0.3.1")
     assert [plugin.type for plugin in network.plugins] == ["bridge"]
-    assert config.load_file(str(write(tmp_path, "a.json", data))).plugins == network.plugins
+    assert cni_config.load_file(str(write(tmp_path, "a.json", data))).plugins == network.plugins
     with pytest.raises(InvalidRequest, match="is a list of plugins") as e:
-        config.load_file(str(write(tmp_path, "b.conf", conflist("a"))))
+        cni_config.load_file(str(write(tmp_path, "b.conf", conflist("a"))))
     assert e.value.hint == "rename it to .conflist"
 
 
@@ -139,13 +139,13 @@ def test_plugins_of_the_directory_of_the_network_are_appended(tmp_path: Path) ->
     write(tmp_path / "net", "20.conf", b'{"type": "third"}')
     write(tmp_path / "net", "10.conf", b'{"type": "second"}')
     write(tmp_path / "net", "30.txt", b"not read")
-    network = config.load_file(str(tmp_path / "10.conflist"))
+    network = cni_config.load_file(str(tmp_path / "10.conflist"))
     assert [plugin.type for plugin in network.plugins] == ["first", "second", "third"]
-    assert len(config.parse_list(network.encode(), "x").plugins) == 3
+    assert len(cni_config.parse_list(network.encode(), "x").plugins) == 3
     write(tmp_path, "10.conflist", conflist("first", loadOnlyInlinedPlugins=True))
-    assert len(config.load_file(str(tmp_path / "10.conflist")).plugins) == 1
+    assert len(cni_config.load_file(str(tmp_path / "10.conflist")).plugins) == 1
     write(tmp_path, "10.conflist", b'{"cniVersion": "1.0.0", "name": "net"}')
-    assert len(config.load_file(str(tmp_path / "10.conflist")).plugins) == 2
+    assert len(cni_config.load_file(str(tmp_path / "10.conflist")).plugins) == 2
 
 
 def test_the_first_valid_file_in_lexical_order_is_used(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_first_valid_file_in_lexical_order_is_used(tmp_path: Path) -> None:
     write(tmp_path, "20.conf", b'{"name": "n", "type": "second"}')
     write(tmp_path, "05.txt", conflist("ignored"))
     write(tmp_path, "10.conflist", b"{")
-    network, skipped = config.load_directory(str(tmp_path))
+    network, skipped = cni_config.load_directory(str(tmp_path))
     assert [plugin.type for plugin in network.plugins] == ["second"]
     assert network.source == str(tmp_path / "20.conf")
     assert [str(tmp_path / "10.conflist") in error.message for error in skipped] == [True]
@@ -161,13 +161,13 @@ def test_the_first_valid_file_in_lexical_order_is_used(tmp_path: Path) -> None:
 
 def test_a_directory_without_a_valid_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no network configuration in"):
-        config.load_directory(str(tmp_path / "absent"))
+        cni_config.load_directory(str(tmp_path / "absent"))
     for number in range(300):
         write(tmp_path, f"{number:03}.conflist", b"{")
     with pytest.raises(Unavailable, match=r"no valid .*000\.conflist.*\(and 99 other files\)"):
-        config.load_directory(str(tmp_path))
+        cni_config.load_directory(str(tmp_path))
     with pytest.raises(Unavailable, match="cannot read"):
-        config.load_directory(str(tmp_path / "000.conflist"))
+        cni_config.load_directory(str(tmp_path / "000.conflist"))
 
 
 def test_files_that_are_not_regular_are_skipped(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_files_that_are_not_regular_are_skipped(tmp_path: Path) -> None:
     write(tmp_path, "07.conflist", b" " * (1 << 20) + conflist("large"))
     write(tmp_path, "08.conflist", conflist("writable")).chmod(0o666)
     (tmp_path / "09.conflist").symlink_to(write(tmp_path, "target", conflist("linked")))
-    network, skipped = config.load_directory(str(tmp_path))
+    network, skipped = cni_config.load_directory(str(tmp_path))
     assert [plugin.type for plugin in network.plugins] == ["linked"]
     assert [error.message.partition(f"{tmp_path}/")[2] for error in skipped] == [
         "01.conflist is not a regular file",

@@ -21,9 +21,9 @@ from jaula.errors import (
     Unavailable,
     Unsupported,
 )
-from jaula.features.kubernetes.cni import cache, config, netns
-from jaula.features.kubernetes.cni.cache import ResultCache
-from jaula.features.kubernetes.cni.config import NetworkConfig
+from jaula.features.kubernetes.cni import cni_cache, cni_config, netns
+from jaula.features.kubernetes.cni.cni_cache import ResultCache
+from jaula.features.kubernetes.cni.cni_config import NetworkConfig
 from jaula.features.kubernetes.cni.network_list import Attachment, NetworkList, plugin_request
 from jaula.features.kubernetes.cni.plugin import PluginError, PluginExec
 from jaula.features.kubernetes.cni.runtime_config import (
@@ -73,7 +73,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def network(*plugins: Any, **members: Any) -> NetworkConfig:
-    return config.parse_list(conflist(*plugins, **members), "test")
+    return cni_config.parse_list(conflist(*plugins, **members), "test")
 
 
 def test_the_request_has_what_the_runtime_derives() -> None:
@@ -274,7 +274,7 @@ def test_another_namespace_is_not_given_to_delete(bench: Bench, path: str) -> No
 def test_an_interrupted_add_is_deleted_with_its_configuration(bench: Bench) -> None:
     bench.plugins.forward("a")
     bench.cache.write(
-        cache.Record(
+        cni_cache.Record(
             config=network("a"), container_id="c1", ifname="eth0", netns=NETNS, netns_identity="4:1"
         )
     )
@@ -400,7 +400,7 @@ def test_gc_respects_version_and_configuration(bench: Bench) -> None:
     bench.add(network("a"))
     asyncio.run(bench.networks.gc(network("a", disableGC=True), list))
     assert bench.names() == ["net-c1-eth0"]
-    other = config.parse_list(conflist("a").replace(b'"net"', b'"other"'), "x")
+    other = cni_config.parse_list(conflist("a").replace(b'"net"', b'"other"'), "x")
     asyncio.run(bench.networks.gc(other, list))
     assert bench.names() == ["net-c1-eth0"]
     asyncio.run(bench.networks.gc(network("a"), list))

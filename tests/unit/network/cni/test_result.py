@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.features.kubernetes.cni import version
-from jaula.features.kubernetes.cni.result import DNS, Interface, IPConfig, Result, Route, decode
+from jaula.features.kubernetes.cni import cni_version
+from jaula.features.kubernetes.cni.cni_result import DNS, Interface, IPConfig, Result, Route, decode
 
 FULL = Result(
     interfaces=(
@@ -101,7 +101,7 @@ def test_a_malformed_result_is_one_error(data: bytes, reason: str) -> None:
         decode(data, "1.0.0")
 
 
-@given(st.binary(max_size=100), st.sampled_from(version.SUPPORTED))
+@given(st.binary(max_size=100), st.sampled_from(cni_version.SUPPORTED))
 def test_any_bytes_are_a_result_or_one_error(data: bytes, name: str) -> None:
     try:
         decode(data, name)
@@ -118,12 +118,12 @@ _ROWS = st.lists(
 
 @given(
     st.dictionaries(st.sampled_from(["interfaces", "ips", "routes", "ip4"]), _ROWS | _VALUES),
-    st.sampled_from(version.SUPPORTED),
+    st.sampled_from(cni_version.SUPPORTED),
 )
 def test_a_decoded_result_can_be_encoded_in_every_version(document: Any, name: str) -> None:
     try:
         result = decode(json.dumps(document).encode(), name)
     except InvalidRequest:
         return
-    for other in version.SUPPORTED:
+    for other in cni_version.SUPPORTED:
         decode(result.encode(other), other).addresses("eth0")

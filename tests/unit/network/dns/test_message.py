@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.network.dns import internal_addresses, message
-from jaula.network.dns import names as dns_names
+from jaula.network.dns import container_names, internal_addresses, message
 from jaula.spec import egress
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint_record import Endpoint
 
 
 def labels(name: str) -> bytes:
@@ -117,7 +116,7 @@ def test_reverse_names_are_parsed(name: str, address: str | None) -> None:
 def test_an_unsupported_query_has_an_error_code(data: bytes, error: int) -> None:
     query = message.parse(data)
     assert query.error == error
-    found = dns_names.answer(query, [], lambda network: (), limit=512)
+    found = container_names.answer(query, [], lambda network: (), limit=512)
     assert found is not None
     assert head(found)[0] == error
 
@@ -190,7 +189,7 @@ OWN = [NETWORKS["front"][0], NETWORKS["back"][0]]
 
 
 def called(name: str) -> list[str]:
-    return [e.ipv4 for e in dns_names.find_endpoints(name, OWN, lambda n: NETWORKS[n])]
+    return [e.ipv4 for e in container_names.find_endpoints(name, OWN, lambda n: NETWORKS[n])]
 
 
 def test_names_are_resolved_in_the_containers_networks_only() -> None:
@@ -207,7 +206,7 @@ def test_a_link_alias_is_known_to_its_container_only() -> None:
     own = [msgspec.structs.replace(OWN[0], links={"store": "web", "db": "www"}), *OWN[1:]]
 
     def found(name: str, asker: list[Endpoint]) -> list[str]:
-        return [e.ipv4 for e in dns_names.find_endpoints(name, asker, lambda n: NETWORKS[n])]
+        return [e.ipv4 for e in container_names.find_endpoints(name, asker, lambda n: NETWORKS[n])]
 
     assert found("store", own) == found("store.front", own) == ["10.0.0.2"]
     assert found("db", own) == ["10.0.0.2"], "it comes before what another is called"
@@ -215,7 +214,9 @@ def test_a_link_alias_is_known_to_its_container_only() -> None:
 
 
 def answered(name: str, kind: int = message.A) -> bytes | None:
-    return dns_names.answer(message.parse(ask(name, kind)), OWN, lambda n: NETWORKS[n], limit=512)
+    return container_names.answer(
+        message.parse(ask(name, kind)), OWN, lambda n: NETWORKS[n], limit=512
+    )
 
 
 def test_an_unknown_name_is_forwarded() -> None:
@@ -235,16 +236,16 @@ def test_answers_rotate_the_addresses() -> None:
     firsts = set()
     for identity in range(4):
         query = message.parse(message.with_id(ask("pool"), identity))
-        found = dns_names.answer(query, OWN, lambda n: NETWORKS[n], limit=512)
+        found = container_names.answer(query, OWN, lambda n: NETWORKS[n], limit=512)
         assert found is not None
         firsts.add(found[-4:])
     assert len(firsts) == 2
 
 
 def test_queries_are_forwarded_only_if_a_network_is_not_internal() -> None:
-    assert dns_names.may_forward(OWN)
-    assert not dns_names.may_forward(NETWORKS["back"][:1])
-    assert not dns_names.may_forward([])
+    assert container_names.may_forward(OWN)
+    assert not container_names.may_forward(NETWORKS["back"][:1])
+    assert not container_names.may_forward([])
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_queries_are_forwarded_only_if_a_network_is_not_internal() -> None:
     ],
 )
 def test_the_hosts_loopback_is_never_queried_in_any_notation(server: str, asked: bool) -> None:
-    assert dns_names.is_usable_server(server) is asked
+    assert container_names.is_usable_server(server) is asked
 
 
 def response(*records: tuple[int, int, bytes], name: bytes = b"\xc0\x0c") -> bytes:
@@ -320,10 +321,10 @@ def test_one_answer_has_a_limit_of_addresses() -> None:
 def test_a_name_opens_no_address_of_the_container_or_its_link() -> None:
     hostile = ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "::1", "::", "fe80::1"]
     hostile += ["::ffff:127.0.0.1", "ff02::1"]
-    assert dns_names.connectable(dict.fromkeys(hostile, 60)) == {}
-    assert dns_names.connectable({"10.0.0.1": 1, "2001:db8::1": 10**9, "192.0.2.1": 900}) == {
-        "10.0.0.1": dns_names.LEAST_TIME,
-        "2001:db8::1": dns_names.MOST_TIME,
+    assert container_names.connectable(dict.fromkeys(hostile, 60)) == {}
+    assert container_names.connectable({"10.0.0.1": 1, "2001:db8::1": 10**9, "192.0.2.1": 900}) == {
+        "10.0.0.1": container_names.LEAST_TIME,
+        "2001:db8::1": container_names.MOST_TIME,
         "192.0.2.1": 900,
     }
 
@@ -351,14 +352,14 @@ LIST = ("tcp:example.org:443", "tcp:192.0.2.0/24:80", "dns:other.example")
 def test_what_a_list_lets_through(name: str, kind: int, code: int) -> None:
     query = message.Query(1, 0, name, kind, b"")
     own = [msgspec.structs.replace(OWN[0], ipv4="10.0.1.5", prefix=24)]
-    assert dns_names.judge(query, own, egress.parse(LIST)) == code
-    assert dns_names.judge(query, own, None) == message.NOERROR
-    assert dns_names.judge(query, own, egress.parse(["dns:*"])) == message.NOERROR
+    assert container_names.judge(query, own, egress.parse(LIST)) == code
+    assert container_names.judge(query, own, None) == message.NOERROR
+    assert container_names.judge(query, own, egress.parse(["dns:*"])) == message.NOERROR
 
 
 def test_only_addresses_of_the_list_are_listed() -> None:
     addresses = ["192.0.2.9", "10.0.0.1", "fd00::1"]
-    assert dns_names.unlisted(addresses, egress.parse(LIST)) == ["10.0.0.1", "fd00::1"]
+    assert container_names.unlisted(addresses, egress.parse(LIST)) == ["10.0.0.1", "fd00::1"]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_only_addresses_of_the_list_are_listed() -> None:
      ("10.0.0.2", False), ("[::]/0", False), ("example.org", False)],
 )  # fmt: skip
 def test_a_network_names_no_address(item: str, named: bool) -> None:
-    assert dns_names.is_named("10.0.0.1", egress.parse([f"tcp:{item}:80"])) is named
+    assert container_names.is_named("10.0.0.1", egress.parse([f"tcp:{item}:80"])) is named
 
 
 @given(st.binary(max_size=600))

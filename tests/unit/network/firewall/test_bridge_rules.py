@@ -8,11 +8,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.network import conntrack
+from jaula.network import udp_flows
 from jaula.network.firewall import antispoof, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.nftables import NFT_MSG_DELTABLE, message_types
-from jaula.spec.endpoint import Endpoint, PublishedPort
+from jaula.network.firewall.nft_command import NFT_MSG_DELTABLE, message_types
+from jaula.spec.endpoint_record import Endpoint, PublishedPort
 
 PORTS = (PublishedPort(80, "tcp", "0.0.0.0", 8080), PublishedPort(53, "udp", "127.0.0.1", 5353))
 ENDPOINT = Endpoint(
@@ -122,5 +122,5 @@ def test_truncated_and_hostile_netlink_messages_are_ignored() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_dump_entry_is_ignored_or_deleted(data: bytes) -> None:
-    request = conntrack.delete_request(data, 5353)
+    request = udp_flows.delete_request(data, 5353)
     assert request is None or request.about == "delete flow to udp port 5353"

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaula.network.firewall import nftables
-from jaula.network.firewall.nftables import FD_SETSIZE, FirewallError, Libnftables
+from jaula.network.firewall import nft_command
+from jaula.network.firewall.nft_command import FD_SETSIZE, FirewallError, Libnftables
 
 
 def _have_library() -> bool:
     try:
-        ctypes.CDLL(nftables.LIBRARY)
+        ctypes.CDLL(nft_command.LIBRARY)
     except OSError:
         return False
     return True
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.skipif(not _have_library(), reason="libnftables is not 
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[nftables._LowDescriptors]:
+def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[nft_command._LowDescriptors]:
     """Fill the low descriptors of this process, but for those that are held."""
-    held = nftables._LowDescriptors()
+    held = nft_command._LowDescriptors()
     held.hold()
-    monkeypatch.setattr(nftables, "_low_descriptors", held)
+    monkeypatch.setattr(nft_command, "_low_descriptors", held)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2 * FD_SETSIZE:
         pytest.skip(f"this process may open {hard} files")
@@ -48,10 +48,10 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[nftables._LowDescriptors]:
 
 def _netfilter_sockets() -> set[int]:
     descriptors = {int(name) for name in os.listdir("/proc/self/fd")}
-    return {each for each in descriptors if nftables._is_netfilter_socket(each)}
+    return {each for each in descriptors if nft_command._is_netfilter_socket(each)}
 
 
-def test_the_socket_of_the_library_has_a_low_descriptor(full: nftables._LowDescriptors) -> None:
+def test_the_socket_of_the_library_has_a_low_descriptor(full: nft_command._LowDescriptors) -> None:
     before = _netfilter_sockets()
     networks, resolver = Libnftables(), Libnftables()
     opened = _netfilter_sockets() - before
@@ -67,7 +67,7 @@ def test_the_socket_of_the_library_has_a_low_descriptor(full: nftables._LowDescr
     resolver.close()
 
 
-def test_a_library_without_a_low_descriptor_is_refused(full: nftables._LowDescriptors) -> None:
+def test_a_library_without_a_low_descriptor_is_refused(full: nft_command._LowDescriptors) -> None:
     first, second = Libnftables(), Libnftables()
     with pytest.raises(FirewallError, match="no file descriptor below 1024 is free"):
         Libnftables()
@@ -77,7 +77,7 @@ def test_a_library_without_a_low_descriptor_is_refused(full: nftables._LowDescri
 
 
 def test_a_descriptor_that_another_thread_took_is_not_used(
-    full: nftables._LowDescriptors, monkeypatch: pytest.MonkeyPatch
+    full: nft_command._LowDescriptors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first context gets a high descriptor, since a file was opened before it."""
     taken: list[int] = []
@@ -101,10 +101,10 @@ def test_a_descriptor_that_another_thread_took_is_not_used(
 
 
 def test_other_descriptors_are_not_taken_for_its_socket() -> None:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nftables.NETLINK_NETFILTER) as own:
-        assert nftables._is_netfilter_socket(own.fileno())
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nft_command.NETLINK_NETFILTER) as own:
+        assert nft_command._is_netfilter_socket(own.fileno())
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as other:
-        assert not nftables._is_netfilter_socket(other.fileno())
+        assert not nft_command._is_netfilter_socket(other.fileno())
     with open(os.devnull) as file:
-        assert not nftables._is_netfilter_socket(file.fileno())
-    assert not nftables._is_netfilter_socket(-1)
+        assert not nft_command._is_netfilter_socket(file.fileno())
+    assert not nft_command._is_netfilter_socket(-1)

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.features.checkpoint.runtime.check import Expected, check
-from jaula.features.checkpoint.runtime.images import Images
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime.check_images import Expected, check
+from jaula.features.checkpoint.runtime.criu_images import Images
+from jaula.features.checkpoint.runtime.proto import images_pb2
 from jaula.kernel.mounts import MS
 
 FILTER = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
@@ -33,14 +33,14 @@ EXPECTED = Expected(
 )
 
 
-def ids(first: int) -> pb.Ids:
+def ids(first: int) -> images_pb2.Ids:
     names = ("pid", "net", "ipc", "uts", "mnt", "user", "cgroup")
     spaces = {f"{name}_ns_id": first + index for index, name in enumerate(names)}
-    return pb.Ids(vm_id=1, files_id=1, fs_id=1, sighand_id=1, time_ns_id=99, **spaces)
+    return images_pb2.Ids(vm_id=1, files_id=1, fs_id=1, sighand_id=1, time_ns_id=99, **spaces)
 
 
-def mount(path: str, fstype: int, number: int, flags: int = 0, key: str = "") -> pb.Mount:
-    made = pb.Mount(
+def mount(path: str, fstype: int, number: int, flags: int = 0, key: str = "") -> images_pb2.Mount:
+    made = images_pb2.Mount(
         fstype=fstype, mnt_id=number, root_dev=1, parent_mnt_id=1, flags=flags, root="/",
         mountpoint=path, source="x", options="",
     )  # fmt: skip
@@ -49,31 +49,33 @@ def mount(path: str, fstype: int, number: int, flags: int = 0, key: str = "") ->
     return made
 
 
-def core(*, leader: bool = True) -> pb.Core:
+def core(*, leader: bool = True) -> images_pb2.Core:
     words = [CAPABILITIES, 0]
-    creds = pb.Credentials(
+    creds = images_pb2.Credentials(
         uid=0, gid=0, euid=0, egid=0, suid=0, sgid=0, fsuid=0, fsgid=0, secbits=0, groups=[0],
         cap_prm=words, cap_eff=words, cap_bnd=words, no_new_privs=1,
     )  # fmt: skip
-    thread = pb.ThreadCore(creds=creds, seccomp_mode=2, seccomp_filter=0, cg_set=2)
-    made = pb.Core(mtype=1, thread_core=thread)
+    thread = images_pb2.ThreadCore(creds=creds, seccomp_mode=2, seccomp_filter=0, cg_set=2)
+    made = images_pb2.Core(mtype=1, thread_core=thread)
     if leader:
-        limits = [pb.Rlimit(cur=0, max=0) for _ in range(16)]
-        made.tc.CopyFrom(pb.TaskCore(task_state=1, rlimits=pb.Rlimits(rlimits=limits)))
+        limits = [images_pb2.Rlimit(cur=0, max=0) for _ in range(16)]
+        made.tc.CopyFrom(
+            images_pb2.TaskCore(task_state=1, rlimits=images_pb2.Rlimits(rlimits=limits))
+        )
         made.tc.oom_score_adj = 0
     return made
 
 
 def container() -> Images:
-    regular = pb.RegularFile(id=1, name=b"/bin/sh", mnt_id=1)
+    regular = images_pb2.RegularFile(id=1, name=b"/bin/sh", mnt_id=1)
     return Images(
-        inventory=pb.Inventory(img_version=2, root_ids=ids(1), root_cg_set=1),
-        tree=(pb.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1, 2]),),
+        inventory=images_pb2.Inventory(img_version=2, root_ids=ids(1), root_cg_set=1),
+        tree=(images_pb2.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1, 2]),),
         ids={1: ids(11)},
         cores={1: core(), 2: core(leader=False)},
         user_namespaces=("userns-16.img",),
-        cgroups=pb.Cgroup(sets=[pb.CgroupSet(id=2)]),
-        filters=(pb.SeccompFilter(filter=FILTER, flags=1),),
+        cgroups=images_pb2.Cgroup(sets=[images_pb2.CgroupSet(id=2)]),
+        filters=(images_pb2.SeccompFilter(filter=FILTER, flags=1),),
         mounts=(
             mount("/", 17, 1),
             mount("/proc", 1, 2, int(MS.NOSUID | MS.NODEV)),
@@ -81,7 +83,7 @@ def container() -> Images:
             mount("/dev", 5, 4, key="/dev"),
             mount("/data", 16, 5, key="/data"),
         ),
-        files=(pb.File(type=1, id=1, reg=regular),),
+        files=(images_pb2.File(type=1, id=1, reg=regular),),
     )
 
 
@@ -103,7 +105,7 @@ class Edit:
     apply: Callable[[Images], Any]
 
 
-def credentials(made: Images) -> pb.Credentials:
+def credentials(made: Images) -> images_pb2.Credentials:
     return made.cores[1].thread_core.creds
 
 
@@ -119,8 +121,10 @@ def with_mount(**fields: Any) -> Callable[[Images], None]:
     return apply
 
 
-def inet(kind: int) -> pb.File:
-    return pb.File(type=4, id=7, isk=pb.InetSocket(id=7, family=2, type=kind, proto=1, state=7))
+def inet(kind: int) -> images_pb2.File:
+    return images_pb2.File(
+        type=4, id=7, isk=images_pb2.InetSocket(id=7, family=2, type=kind, proto=1, state=7)
+    )
 
 
 def set_label(made: Images, label: str) -> None:
@@ -225,7 +229,7 @@ EDITS = (
         "two trees",
         "2 first",
         lambda i: replaced(
-            tree=(*i.tree, pb.PstreeEntry(pid=9, ppid=0, pgid=9, sid=9)),
+            tree=(*i.tree, images_pb2.PstreeEntry(pid=9, ppid=0, pgid=9, sid=9)),
             cores={**i.cores, 9: core()},
             ids={**i.ids, 9: ids(11)},
         )(i),
@@ -236,9 +240,9 @@ EDITS = (
         replaced(cores={1: core(), 2: core(leader=False), 3: core(leader=False)}),
     ),
     Edit("no core", "missing", replaced(cores={1: core()})),
-    Edit("packet socket", "raw socket", replaced(files=(pb.File(type=10, id=7),))),
+    Edit("packet socket", "raw socket", replaced(files=(images_pb2.File(type=10, id=7),))),
     Edit("raw socket", "raw socket", replaced(files=(inet(3),))),
-    Edit("socket without a type", "raw socket", replaced(files=(pb.File(type=4, id=7),))),
+    Edit("socket without a type", "raw socket", replaced(files=(images_pb2.File(type=4, id=7),))),
     Edit("priority", "higher priority", with_thread(sched_nice=-5)),
     Edit("real-time", "real-time priority", with_thread(sched_policy=1, sched_prio=50)),
     Edit("deadline", "real-time priority", with_thread(sched_policy=6)),

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from jaula.features.checkpoint.runtime.connections import _address, _Socket, flows
-from jaula.kernel.conntrack import Flow
+from jaula.kernel.nfnetlink_conntrack import Flow
 
 SUBNETS = [ipaddress.ip_network("10.1.0.0/24"), ipaddress.ip_network("fd00:1::/64")]
 OWN = "10.1.0.2"

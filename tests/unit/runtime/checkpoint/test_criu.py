@@ -18,7 +18,7 @@ import pytest
 from jaula.errors import JaulaError
 from jaula.features.checkpoint.runtime import criu
 from jaula.features.checkpoint.runtime.criu import Criu
-from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
+from jaula.features.checkpoint.runtime.proto import rpc_pb2
 
 
 def program(directory: Path, text: str) -> str:
@@ -57,9 +57,9 @@ def test_a_full_disk_is_the_reason_if_the_log_lacks_one(
     (tmp_path / criu.LOG).write_text(f"(00.000001) {limit}\n")
     facts = types.SimpleNamespace(f_bfree=free, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda _path: facts)
-    options = rpc.Options(images_dir_fd=-1, images_dir=str(tmp_path))
-    request = rpc.Request(type=rpc.DUMP, options=options)
-    response = rpc.Response(type=rpc.DUMP, success=False, error_message=limit)
+    options = rpc_pb2.Options(images_dir_fd=-1, images_dir=str(tmp_path))
+    request = rpc_pb2.Request(type=rpc_pb2.DUMP, options=options)
+    response = rpc_pb2.Response(type=rpc_pb2.DUMP, success=False, error_message=limit)
     assert criu._reason(request, response).startswith(f"criu cannot dump the container: {reason}")
 
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.features.checkpoint.runtime import check, images
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime import check_images, criu_images
+from jaula.features.checkpoint.runtime.proto import images_pb2
 from jaula.kernel.mounts import MS
 
 FILTER = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
-EXPECTED = check.Expected(
+EXPECTED = check_images.Expected(
     namespaces=frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup"}),
     ids=65536,
     bounding=0xA80425FB,
@@ -32,14 +32,14 @@ EXPECTED = check.Expected(
 )
 
 
-def _ids(first: int) -> pb.Ids:
+def _ids(first: int) -> images_pb2.Ids:
     names = ("pid", "net", "ipc", "uts", "mnt", "user", "cgroup")
     spaces = {f"{name}_ns_id": first + index for index, name in enumerate(names)}
-    return pb.Ids(vm_id=1, files_id=1, fs_id=1, sighand_id=1, **spaces)
+    return images_pb2.Ids(vm_id=1, files_id=1, fs_id=1, sighand_id=1, **spaces)
 
 
-def _mount(path: str, number: int, fstype: int, key: str = "") -> pb.Mount:
-    made = pb.Mount(
+def _mount(path: str, number: int, fstype: int, key: str = "") -> images_pb2.Mount:
+    made = images_pb2.Mount(
         fstype=fstype, mnt_id=number, root_dev=1, parent_mnt_id=1, flags=int(MS.NOSUID), root="/",
         mountpoint=path, source="x", options="",
     )  # fmt: skip
@@ -48,31 +48,35 @@ def _mount(path: str, number: int, fstype: int, key: str = "") -> pb.Mount:
     return made
 
 
-def _core() -> pb.Core:
-    creds = pb.Credentials(
+def _core() -> images_pb2.Core:
+    creds = images_pb2.Credentials(
         uid=0, gid=0, euid=0, egid=0, suid=0, sgid=0, fsuid=0, fsgid=0, secbits=0, groups=[0],
         cap_prm=[0x5FB, 0], cap_eff=[0x5FB, 0], cap_bnd=[0x5FB, 0],
     )  # fmt: skip
-    limits = pb.Rlimits(rlimits=[pb.Rlimit(cur=0, max=0)] * 16)
-    return pb.Core(
+    limits = images_pb2.Rlimits(rlimits=[images_pb2.Rlimit(cur=0, max=0)] * 16)
+    return images_pb2.Core(
         mtype=1,
-        thread_core=pb.ThreadCore(creds=creds, seccomp_mode=2, seccomp_filter=0, cg_set=2),
-        tc=pb.TaskCore(task_state=1, rlimits=limits, oom_score_adj=0),
+        thread_core=images_pb2.ThreadCore(creds=creds, seccomp_mode=2, seccomp_filter=0, cg_set=2),
+        tc=images_pb2.TaskCore(task_state=1, rlimits=limits, oom_score_adj=0),
     )
 
 
 CONTENT = {
-    "inventory.img": [pb.Inventory(img_version=2, root_ids=_ids(1), root_cg_set=1)],
-    "pstree.img": [pb.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1])],
+    "inventory.img": [images_pb2.Inventory(img_version=2, root_ids=_ids(1), root_cg_set=1)],
+    "pstree.img": [images_pb2.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1])],
     "ids-1.img": [_ids(11)],
     "core-1.img": [_core()],
-    "userns-16.img": [pb.UserNamespace()],
-    "cgroup.img": [pb.Cgroup(sets=[pb.CgroupSet(id=2)])],
-    "seccomp.img": [pb.Seccomp(seccomp_filters=[pb.SeccompFilter(filter=FILTER, flags=1)])],
+    "userns-16.img": [images_pb2.UserNamespace()],
+    "cgroup.img": [images_pb2.Cgroup(sets=[images_pb2.CgroupSet(id=2)])],
+    "seccomp.img": [
+        images_pb2.Seccomp(seccomp_filters=[images_pb2.SeccompFilter(filter=FILTER, flags=1)])
+    ],
     "mountpoints-14.img": [_mount("/", 1, 17), _mount("/proc", 2, 1), _mount("/dev", 3, 5, "/dev")],
-    "files.img": [pb.File(type=1, id=1, reg=pb.RegularFile(id=1, name=b"/bin/sh", mnt_id=1))],
+    "files.img": [
+        images_pb2.File(type=1, id=1, reg=images_pb2.RegularFile(id=1, name=b"/bin/sh", mnt_id=1))
+    ],
 }
-DATA = {name: images.encode(name, messages) for name, messages in CONTENT.items()}
+DATA = {name: criu_images.encode(name, messages) for name, messages in CONTENT.items()}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def _check(directory: Path, changed: str = "", data: bytes = b"") -> None:
         (directory / name).write_bytes(data if name == changed else content)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        check.check(images.read_all(fd), EXPECTED)
+        check_images.check(criu_images.read_all(fd), EXPECTED)
     finally:
         os.close(fd)
 
@@ -114,8 +118,10 @@ def test_every_byte_of_a_string_may_be_no_text(directory: Path, name: str) -> No
 
 
 def test_a_name_of_a_file_may_have_any_bytes(directory: Path) -> None:
-    file = pb.File(type=1, id=1, reg=pb.RegularFile(id=1, name=b"/data/caf\xe9", mnt_id=1))
-    _check(directory, "files.img", images.encode("files.img", [file]))
+    file = images_pb2.File(
+        type=1, id=1, reg=images_pb2.RegularFile(id=1, name=b"/data/caf\xe9", mnt_id=1)
+    )
+    _check(directory, "files.img", criu_images.encode("files.img", [file]))
 
 
 @given(

@@ -11,7 +11,7 @@ from jaula.features.checkpoint.runtime.expected import (
     inherited_namespaces,
     joined_namespaces,
 )
-from jaula.spec.runtime import Linux, Namespace, Process, Spec, User
+from jaula.spec.runtime_spec import Linux, Namespace, Process, Spec, User
 
 POD = {
     "mount": "",

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from jaula.features.checkpoint.runtime.inherited_namespaces import clock_offsets
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime.proto import images_pb2
 
 SECOND = 1_000_000_000
 NONE = {"monotonic": 0, "boottime": 0}
 
 
-def saved(monotonic: float, boottime: float) -> pb.TimeNamespace:
+def saved(monotonic: float, boottime: float) -> images_pb2.TimeNamespace:
     values = [
-        pb.Timespec(tv_sec=int(value), tv_nsec=int(value % 1 * SECOND))
+        images_pb2.Timespec(tv_sec=int(value), tv_nsec=int(value % 1 * SECOND))
         for value in (monotonic, boottime)
     ]
-    return pb.TimeNamespace(monotonic=values[0], boottime=values[1])
+    return images_pb2.TimeNamespace(monotonic=values[0], boottime=values[1])
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.features.checkpoint.runtime import images, pages
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime import criu_images, pages
+from jaula.features.checkpoint.runtime.proto import images_pb2
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-HEAD = pb.PagemapHead(pages_id=7)
+HEAD = images_pb2.PagemapHead(pages_id=7)
 
 
-def entry(count: int, **fields: int) -> pb.PagemapEntry:
-    return pb.PagemapEntry(vaddr=0x1000, compat_nr_pages=count, **fields)  # type: ignore[arg-type]
+def entry(count: int, **fields: int) -> images_pb2.PagemapEntry:
+    return images_pb2.PagemapEntry(vaddr=0x1000, compat_nr_pages=count, **fields)  # type: ignore[arg-type]
 
 
 def check(directory: Path) -> None:
@@ -32,11 +32,11 @@ def check(directory: Path) -> None:
 
 
 def write(
-    directory: Path, entries: Sequence[pb.PagemapEntry], size: int, *, prefix: str = "",
+    directory: Path, entries: Sequence[images_pb2.PagemapEntry], size: int, *, prefix: str = "",
     kind: str = "pagemap",
 ) -> None:  # fmt: skip
     name = f"{kind}-1.img"
-    (directory / f"{prefix}{name}").write_bytes(images.encode(name, [HEAD, *entries]))
+    (directory / f"{prefix}{name}").write_bytes(criu_images.encode(name, [HEAD, *entries]))
     (directory / f"{prefix}pages-7.img").write_bytes(b"")
     os.truncate(directory / f"{prefix}pages-7.img", size)
 
@@ -74,7 +74,7 @@ def test_a_missing_file_is_refused_if_pages_are_read_from_it(tmp_path: Path) -> 
 def test_a_truncated_map_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [entry(1, flags=4)], PAGE)
     data = (tmp_path / "pagemap-1.img").read_bytes()
-    complete = len(images.encode("pagemap-1.img", [HEAD]))  # the map of no page
+    complete = len(criu_images.encode("pagemap-1.img", [HEAD]))  # the map of no page
     for size in set(range(len(data))) - {complete}:
         (tmp_path / "pagemap-1.img").write_bytes(data[:size])
         with pytest.raises(InvalidRequest):
@@ -86,7 +86,7 @@ def test_any_bytes_as_a_map_are_read_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes
 ) -> None:
     directory = tmp_path_factory.mktemp("images")
-    data = images.encode("pagemap-1.img", [HEAD]) + tail
+    data = criu_images.encode("pagemap-1.img", [HEAD]) + tail
     (directory / "pagemap-1.img").write_bytes(data)
     try:
         check(directory)

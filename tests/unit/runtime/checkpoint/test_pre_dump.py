@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.checkpoint.runtime import images
+from jaula.features.checkpoint.runtime import criu_images
+from jaula.features.checkpoint.runtime.criu_restore import _ImageLinks
 from jaula.features.checkpoint.runtime.pre_dump import is_enough
-from jaula.features.checkpoint.runtime.restore import _ImageLinks
-from jaula.runtime.protocol import MAX_ROUNDS, PreDumpRound
+from jaula.runtime.shim_protocol import MAX_ROUNDS, PreDumpRound
 
 MB = 1 << 20
 
@@ -38,8 +38,8 @@ def test_rounds_end_when_they_are_small_or_do_not_shrink(
 
 def test_the_images_of_rounds_are_in_nested_directories_of_a_restore() -> None:
     names = ["before-1.pages-1.img", "before-2.pages-1.img", "pages-1.img"]
-    assert images.round_count(names) == 2
-    assert [images.restore_path(name, 2) for name in names] == [
+    assert criu_images.round_count(names) == 2
+    assert [criu_images.restore_path(name, 2) for name in names] == [
         "parent/parent/pages-1.img",
         "parent/pages-1.img",
         "pages-1.img",
@@ -67,8 +67,8 @@ def test_a_gap_too_many_rounds_and_other_files_are_refused(
         (tmp_path / name).touch()
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        with pytest.raises(images.InvalidImages, match=r"rounds|unknown file"):
-            images.names(fd)
+        with pytest.raises(criu_images.InvalidImages, match=r"rounds|unknown file"):
+            criu_images.names(fd)
     finally:
         os.close(fd)
 
@@ -77,16 +77,16 @@ def test_a_link_in_place_of_a_round_is_refused(tmp_path: Path) -> None:
     (tmp_path / "before-1.pages-1.img").symlink_to("/etc/passwd")
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        with pytest.raises(images.InvalidImages, match="not a plain file"):
-            images.names(fd)
+        with pytest.raises(criu_images.InvalidImages, match="not a plain file"):
+            criu_images.names(fd)
     finally:
         os.close(fd)
 
 
 @given(st.text(max_size=60), st.integers(min_value=0, max_value=MAX_ROUNDS))
 def test_a_path_of_a_restore_stays_below_its_directory(name: str, count: int) -> None:
-    number, own = images.split_round(name)
-    path = images.restore_path(name, count)
+    number, own = criu_images.split_round(name)
+    path = criu_images.restore_path(name, count)
     assert path == own or (number and path.endswith(f"/{own}") and "/" not in own)
 
 

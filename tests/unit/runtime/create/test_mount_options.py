@@ -8,7 +8,7 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions, parse_options
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 A = MOUNT_ATTR
 ATIME = MOUNT_ATTR__ATIME
@@ -84,20 +84,20 @@ def test_later_propagation_is_applied_after_earlier() -> None:
 @pytest.mark.parametrize(
     ("mount", "text"),
     [
-        (oci.Mount("/d", "/s", "bind", ("subvol=1",)), "no option 'subvol'"),
-        (oci.Mount("/d", "/s", None, ("rbind", "huge=never")), "no option 'huge'"),
-        (oci.Mount("/d", "tmpfs", "tmpfs", ("idmap",)), "only bind mounts"),
-        (oci.Mount("/d", "/s", "bind", ("tmpcopyup",)), "an option of tmpfs"),
+        (runtime_spec.Mount("/d", "/s", "bind", ("subvol=1",)), "no option 'subvol'"),
+        (runtime_spec.Mount("/d", "/s", None, ("rbind", "huge=never")), "no option 'huge'"),
+        (runtime_spec.Mount("/d", "tmpfs", "tmpfs", ("idmap",)), "only bind mounts"),
+        (runtime_spec.Mount("/d", "/s", "bind", ("tmpcopyup",)), "an option of tmpfs"),
     ],
 )
-def test_an_option_that_does_not_apply_is_refused(mount: oci.Mount, text: str) -> None:
+def test_an_option_that_does_not_apply_is_refused(mount: runtime_spec.Mount, text: str) -> None:
     with pytest.raises(InvalidRequest, match=text):
         mount_options.for_mount(mount)
 
 
 def test_own_mappings_make_a_mount_id_mapped() -> None:
-    rows = (oci.IDMapping(0, 1000, 1),)
-    mount = oci.Mount("/d", "/s", "bind", (), uid_mappings=rows, gid_mappings=rows)
+    rows = (runtime_spec.IDMapping(0, 1000, 1),)
+    mount = runtime_spec.Mount("/d", "/s", "bind", (), uid_mappings=rows, gid_mappings=rows)
     options = mount_options.for_mount(mount)
     assert options.bind
     assert options.idmap
@@ -111,12 +111,12 @@ def test_every_known_option_is_parsed() -> None:
 
 @pytest.mark.parametrize("options", [("bind", "mode=0700"), ("rbind", "size=64k", "uid=5")])
 def test_options_of_a_new_file_system_are_ignored_on_a_bind(options: tuple[str, ...]) -> None:
-    assert mount_options.for_mount(oci.Mount("/d", "/s", None, options)).bind
+    assert mount_options.for_mount(runtime_spec.Mount("/d", "/s", None, options)).bind
 
 
 def flags(*options: str, kind: str = "bind", less_privileged: bool = False) -> tuple[int, int]:
     mount = mount_options.with_cleared_flags(
-        oci.Mount("/d", "/s", kind, options), less_privileged=less_privileged
+        runtime_spec.Mount("/d", "/s", kind, options), less_privileged=less_privileged
     )
     parsed = parse_options(mount.options)
     return parsed.set, parsed.clear

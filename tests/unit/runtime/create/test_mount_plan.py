@@ -6,9 +6,9 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.runtime.create import devices, mount_options, mount_plan
+from jaula.runtime.create import device_nodes, mount_options, mount_plan
 from jaula.runtime.init import mount_steps
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 
 def test_later_options_win_over_earlier_ones() -> None:
@@ -32,9 +32,9 @@ def test_an_unknown_option_goes_to_the_file_system() -> None:
 
 
 def test_binds_and_dev_are_prepared_outside() -> None:
-    dev = oci.Mount("/dev/", "tmpfs", "tmpfs", ())
-    bind = oci.Mount("/data", "/srv", None, ("rbind",))
-    proc = oci.Mount("/proc", "proc", "proc", ())
+    dev = runtime_spec.Mount("/dev/", "tmpfs", "tmpfs", ())
+    bind = runtime_spec.Mount("/data", "/srv", None, ("rbind",))
+    proc = runtime_spec.Mount("/proc", "proc", "proc", ())
     requested = [
         mount_plan.needs_preparation(m, mount_options.for_mount(m)) for m in (dev, bind, proc)
     ]
@@ -45,23 +45,25 @@ def test_binds_and_dev_are_prepared_outside() -> None:
     ("fstype", "kind"), [("proc", "pid"), ("sysfs", "network"), ("mqueue", "ipc")]
 )
 def test_a_file_system_of_a_foreign_namespace_is_prepared_outside(fstype: str, kind: str) -> None:
-    mount = oci.Mount("/place", fstype, fstype, ("ro",))
-    spec = oci.Spec(root=oci.Root("rootfs"), mounts=(mount,), linux=oci.Linux())
+    mount = runtime_spec.Mount("/place", fstype, fstype, ("ro",))
+    spec = runtime_spec.Spec(
+        root=runtime_spec.Root("rootfs"), mounts=(mount,), linux=runtime_spec.Linux()
+    )
     for foreign, expected in ((("uts",), "mount"), ((kind,), "attach")):
         steps = mount_plan.plan(spec, v1_hierarchies=(), foreign=foreign)
         assert steps[1].describe().startswith(expected)
 
 
 def test_the_whole_plan_in_order() -> None:
-    spec = oci.Spec(
-        process=oci.Process(cwd="/", terminal=True),
-        root=oci.Root("rootfs", readonly=True),
+    spec = runtime_spec.Spec(
+        process=runtime_spec.Process(cwd="/", terminal=True),
+        root=runtime_spec.Root("rootfs", readonly=True),
         mounts=(
-            oci.Mount("/proc", "proc", "proc", ("nosuid",)),
-            oci.Mount("/dev", "tmpfs", "tmpfs", ("mode=755",)),
-            oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",)),
+            runtime_spec.Mount("/proc", "proc", "proc", ("nosuid",)),
+            runtime_spec.Mount("/dev", "tmpfs", "tmpfs", ("mode=755",)),
+            runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",)),
         ),
-        linux=oci.Linux(
+        linux=runtime_spec.Linux(
             sysctl={"net.core.somaxconn": "128"},
             masked_paths=("/proc/kcore",),
             readonly_paths=("/proc/sys",),
@@ -99,7 +101,9 @@ def test_the_whole_plan_in_order() -> None:
 
 
 def test_a_unified_host_gets_one_cgroup_mount() -> None:
-    spec = oci.Spec(mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro", "nosuid")),))
+    spec = runtime_spec.Spec(
+        mounts=(runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro", "nosuid")),)
+    )
     first = mount_plan.plan(spec, v1_hierarchies=())[1]
     assert first == mount_steps.MountFilesystem(
         "cgroup2", "/sys/fs/cgroup", (), MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID
@@ -107,8 +111,9 @@ def test_a_unified_host_gets_one_cgroup_mount() -> None:
 
 
 def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
-    spec = oci.Spec(
-        mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",)),), linux=oci.Linux()
+    spec = runtime_spec.Spec(
+        mounts=(runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",)),),
+        linux=runtime_spec.Linux(),
     )
     own = (("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/c"), ("pids", "/sys/fs/cgroup/pids/c"))
     steps = [s.describe() for s in mount_plan.plan(spec, v1_hierarchies=(), cgroups=own)][1:7]
@@ -124,8 +129,8 @@ def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
     assert unified[1].describe() == "bind /sys/fs/cgroup/c at /sys/fs/cgroup"
 
 
-NEW = oci.Namespace("cgroup")
-JOINED = oci.Namespace("cgroup", "/proc/7/ns/cgroup")
+NEW = runtime_spec.Namespace("cgroup")
+JOINED = runtime_spec.Namespace("cgroup", "/proc/7/ns/cgroup")
 
 
 @pytest.mark.parametrize(
@@ -137,11 +142,11 @@ JOINED = oci.Namespace("cgroup", "/proc/7/ns/cgroup")
     ],
 )
 def test_a_read_only_view_of_a_new_cgroup_namespace_is_bound(
-    namespace: oci.Namespace, option: str, step: str
+    namespace: runtime_spec.Namespace, option: str, step: str
 ) -> None:
-    spec = oci.Spec(
-        mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (option,)),),
-        linux=oci.Linux(namespaces=(namespace,)),
+    spec = runtime_spec.Spec(
+        mounts=(runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (option,)),),
+        linux=runtime_spec.Linux(namespaces=(namespace,)),
     )
     own = (("pids", "/sys/fs/cgroup/pids/c"), ("unified", "/sys/fs/cgroup/unified/c"))
     steps = mount_plan.plan(spec, v1_hierarchies=(("pids", "pids"),), cgroups=own)
@@ -151,13 +156,15 @@ def test_a_read_only_view_of_a_new_cgroup_namespace_is_bound(
 
 
 def test_a_read_only_cgroup_tree_is_frozen_after_the_mounts_on_it() -> None:
-    tree = oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
-    on_it = oci.Mount("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",))
-    over_it = oci.Mount("/sys", "/other", "bind", ("rbind",))
+    tree = runtime_spec.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
+    on_it = runtime_spec.Mount(
+        "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",)
+    )
+    over_it = runtime_spec.Mount("/sys", "/other", "bind", ("rbind",))
     close = "make the mount at /sys/fs/cgroup read-only"
 
-    def order(*mounts: oci.Mount) -> list[str]:
-        plan = mount_plan.plan(oci.Spec(mounts=mounts), v1_hierarchies=(("pids", "pids"),))
+    def order(*mounts: runtime_spec.Mount) -> list[str]:
+        plan = mount_plan.plan(runtime_spec.Spec(mounts=mounts), v1_hierarchies=(("pids", "pids"),))
         steps = [step.describe() for step in plan]
         return [step for step in steps if step == close or step.startswith("attach")]
 
@@ -166,18 +173,21 @@ def test_a_read_only_cgroup_tree_is_frozen_after_the_mounts_on_it() -> None:
 
 
 def test_a_bind_mounted_dev_keeps_its_content() -> None:
-    spec = oci.Spec(
-        mounts=(oci.Mount("/dev", "/dev", "bind", ("rbind",)),),
-        linux=oci.Linux(devices=(oci.Device("/opt/null", "c", 1, 3),)),
+    spec = runtime_spec.Spec(
+        mounts=(runtime_spec.Mount("/dev", "/dev", "bind", ("rbind",)),),
+        linux=runtime_spec.Linux(devices=(runtime_spec.Device("/opt/null", "c", 1, 3),)),
     )
     steps = [step.describe() for step in mount_plan.plan(spec, v1_hierarchies=())]
     assert steps[1:] == ["attach prepared mount 0 at /dev", "device /opt/null"]
 
 
 def test_a_mount_label_is_a_context_of_some_file_systems_where_selinux_is_on() -> None:
-    spec = oci.Spec(
-        mounts=(oci.Mount("/t", "tmpfs", "tmpfs"), oci.Mount("/proc", "proc", "proc")),
-        linux=oci.Linux(mount_label="a:b:c:s0:c1,c2"),
+    spec = runtime_spec.Spec(
+        mounts=(
+            runtime_spec.Mount("/t", "tmpfs", "tmpfs"),
+            runtime_spec.Mount("/proc", "proc", "proc"),
+        ),
+        linux=runtime_spec.Linux(mount_label="a:b:c:s0:c1,c2"),
     )
     labelled = [s.describe() for s in mount_plan.plan(spec, v1_hierarchies=(), selinux=True)]
     plain = [s.describe() for s in mount_plan.plan(spec, v1_hierarchies=())]
@@ -195,11 +205,11 @@ def test_a_mount_label_is_a_context_of_some_file_systems_where_selinux_is_on() -
     ],
 )
 def test_no_mount_inside_propagates_out(asked: str | None, expected: int) -> None:
-    assert mount_plan.host_propagation(oci.Linux(rootfs_propagation=asked)) == expected
+    assert mount_plan.host_propagation(runtime_spec.Linux(rootfs_propagation=asked)) == expected
 
 
 def test_listed_devices_override_the_default_ones() -> None:
-    nodes = devices.device_nodes((oci.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
+    nodes = device_nodes.device_nodes((runtime_spec.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
     assert nodes[0].path == "/dev/null"
     assert (nodes[0].mode, nodes[0].uid, nodes[0].gid) == (0o600, 5, 6)
     assert len(nodes) == 6
@@ -208,7 +218,7 @@ def test_listed_devices_override_the_default_ones() -> None:
 @pytest.mark.parametrize("path", ["/dev/../etc/x", "dev/x", "/", ""])
 def test_a_device_path_outside_of_the_root_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest, match="must be absolute"):
-        devices.device_nodes((oci.Device(path, "c", 1, 3),))
+        device_nodes.device_nodes((runtime_spec.Device(path, "c", 1, 3),))
 
 
 MOUNTINFO = """\
@@ -276,15 +286,15 @@ def test_a_source_on_an_earlier_mount_is_bound_inside(tmp_path: Path) -> None:
     root = tmp_path / "rootfs"
     (root / "tmp").mkdir(parents=True)
     (tmp_path / "link").symlink_to("rootfs/tmp")
-    tmpfs = oci.Mount("/tmp", "tmpfs", "tmpfs")
-    spec = oci.Spec(
+    tmpfs = runtime_spec.Mount("/tmp", "tmpfs", "tmpfs")
+    spec = runtime_spec.Spec(
         mounts=(
-            oci.Mount("/early", str(root / "tmp"), "bind"),
+            runtime_spec.Mount("/early", str(root / "tmp"), "bind"),
             tmpfs,
-            oci.Mount("/late", str(root / "tmp/x"), "bind"),
-            oci.Mount("/linked", "link", None, ("rbind",)),
-            oci.Mount("/other", str(root / "etc"), "bind"),
-            oci.Mount("/elsewhere", "/tmp", "bind"),
+            runtime_spec.Mount("/late", str(root / "tmp/x"), "bind"),
+            runtime_spec.Mount("/linked", "link", None, ("rbind",)),
+            runtime_spec.Mount("/other", str(root / "etc"), "bind"),
+            runtime_spec.Mount("/elsewhere", "/tmp", "bind"),
         )
     )
     inside = mount_plan.inside_sources(spec, str(root), str(tmp_path))

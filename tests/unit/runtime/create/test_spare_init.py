@@ -6,26 +6,25 @@ import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.oci_spec import security, spec
-from jaula.engine.oci_spec import spare_init as shapes
+from jaula.engine.oci_spec import security_opt, spare_init_shape, start_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.runtime.create import mount_plan, spare_init
 from jaula.runtime.init import spare
 from jaula.runtime.init.mount_steps import AttachPrepared
 from jaula.runtime.init.step import Step
-from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.runtime import IDMapping, Mount, Spec
+from jaula.spec.api_documents import ContainerCreate, HostConfig
+from jaula.spec.runtime_spec import IDMapping, Mount, Spec
 
 IDS = (IDMapping(0, 1_000_000, 65536),)
 HOST = HostFacts()
-SHAPE = shapes.shape("0" * 64, "/jaula/x", HOST, IDS)
+SHAPE = spare_init_shape.shape("0" * 64, "/jaula/x", HOST, IDS)
 
 
 def spec_of(host: HostConfig | None = None, *, tty: bool = False) -> Spec:
     body = ContainerCreate(cmd=("sh",), tty=tty, host_config=host or HostConfig())
     resolved = resolve(body)
     inputs = SpecInputs("0" * 64, "/jaula/x", "box", HOST, mappings=IDS)
-    return spec.build(body, resolved, inputs, security.decide(resolved, HOST))
+    return start_spec.build(body, resolved, inputs, security_opt.decide(resolved, HOST))
 
 
 def plan(document: Spec) -> tuple[Step, ...]:
@@ -114,9 +113,9 @@ def test_a_missing_step_does_not_fit() -> None:
 )
 def test_the_engine_reserves_one_for_the_default_shape(host: HostConfig, fits: bool) -> None:
     resolved = resolve(ContainerCreate(cmd=("sh",), host_config=host))
-    assert shapes.has_default_shape(host, resolved, {"bridge": None}, "bridge") is fits
-    assert not shapes.has_default_shape(host, resolved, {"other": None}, "bridge")
-    assert not shapes.has_default_shape(host, resolved, {}, "bridge")
+    assert spare_init_shape.has_default_shape(host, resolved, {"bridge": None}, "bridge") is fits
+    assert not spare_init_shape.has_default_shape(host, resolved, {"other": None}, "bridge")
+    assert not spare_init_shape.has_default_shape(host, resolved, {}, "bridge")
 
 
 def test_the_message_of_a_start_is_the_same_after_its_way() -> None:
@@ -124,9 +123,9 @@ def test_the_message_of_a_start_is_the_same_after_its_way() -> None:
     assert steps is not None
     document = spec_of()
     assert document.process is not None
-    from jaula.runtime.init import exec as init_exec
+    from jaula.runtime.init import process_setup
 
-    process = init_exec.encode_process(document.process, (b"program", 0))
+    process = process_setup.encode_process(document.process, (b"program", 0))
     request = spare.SpareStart((3, 4), steps, process, "box", None, False)
     assert spare.decode(spare.encode(request)) == request
     assert any(

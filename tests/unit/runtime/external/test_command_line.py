@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jaula.errors import RuntimeFailure
 from jaula.runtime.external import command_line
-from jaula.runtime.protocol import ExternalRuntime
+from jaula.runtime.shim_protocol import ExternalRuntime
 
 
 def test_the_last_error_of_the_log_is_the_reason() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from jaula.runtime.external import spec as external_spec
-from jaula.runtime.external import staging_mount
-from jaula.spec.runtime import (
+from jaula.runtime.external import external_spec, staging_mount
+from jaula.spec.runtime_spec import (
     Box,
     Device,
     IDMapping,

@@ -2,12 +2,12 @@
 
 import pytest
 
-from jaula.runtime.init import exec as init_exec
-from jaula.spec.runtime import Capabilities, Process, User
+from jaula.runtime.init import process_setup
+from jaula.spec.runtime_spec import Capabilities, Process, User
 
 
 def test_everything_is_encoded_beforehand() -> None:
-    prepared = init_exec.encode_process(
+    prepared = process_setup.encode_process(
         Process(
             cwd="/srv",
             args=("printf", "ü"),
@@ -28,13 +28,13 @@ def test_everything_is_encoded_beforehand() -> None:
     "cwd", ["relative", "/proc/self/fd/7", "//proc/self/fd/7", "/x/../proc/1/root", "/proc"]
 )
 def test_a_working_directory_that_could_leave_the_root_is_refused(cwd: str) -> None:
-    with pytest.raises(init_exec.ExecError, match="working directory"):
-        init_exec.encode_process(Process(cwd=cwd, args=("true",)), None)
+    with pytest.raises(process_setup.ExecError, match="working directory"):
+        process_setup.encode_process(Process(cwd=cwd, args=("true",)), None)
 
 
 def test_a_missing_command_is_an_error() -> None:
-    with pytest.raises(init_exec.ExecError, match="no command"):
-        init_exec.encode_process(Process(cwd="/"), None)
+    with pytest.raises(process_setup.ExecError, match="no command"):
+        process_setup.encode_process(Process(cwd="/"), None)
 
 
 def test_capabilities_that_cannot_be_set_are_skipped() -> None:
@@ -44,6 +44,8 @@ def test_capabilities_that_cannot_be_set_are_skipped() -> None:
         inheritable=("CAP_KILL",),
         ambient=("CAP_KILL", "CAP_CHOWN"),
     )
-    prepared = init_exec.encode_process(Process(cwd="/", args=("true",), capabilities=sets), None)
+    prepared = process_setup.encode_process(
+        Process(cwd="/", args=("true",), capabilities=sets), None
+    )
     assert prepared.bounding == 1 << 5
     assert prepared.ambient == 1 << 5

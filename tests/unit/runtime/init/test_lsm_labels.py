@@ -9,8 +9,8 @@ import pytest
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import selinuxfs
-from jaula.runtime.init import lsm_labels
-from jaula.runtime.init.lsm_labels import LabelFds, LabelRequest
+from jaula.runtime.init import process_labels
+from jaula.runtime.init.process_labels import LabelFds, LabelRequest
 
 SELINUX = b"system_u:system_r:container_t:s0:c1,c2"
 
@@ -26,17 +26,17 @@ def says(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
                 return text
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(lsm_labels, "_read", read)
+    monkeypatch.setattr(process_labels, "_read", read)
     monkeypatch.setattr(selinuxfs, "canonical", lambda text: text.replace("c2,c1", "c1,c2"))
     return answers
 
 
 def test_a_process_with_its_labels_passes(says: dict[str, str]) -> None:
     says |= {"attr/current": SELINUX.decode(), "apparmor/current": "mine (enforce)"}
-    lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
-    lsm_labels.check(os.getpid(), LabelRequest(None, SELINUX))
-    lsm_labels.check(os.getpid(), LabelRequest(None, SELINUX.replace(b"c1,c2", b"c2,c1")))
-    lsm_labels.check(os.getpid(), LabelRequest())
+    process_labels.check(os.getpid(), LabelRequest(b"mine", None))
+    process_labels.check(os.getpid(), LabelRequest(None, SELINUX))
+    process_labels.check(os.getpid(), LabelRequest(None, SELINUX.replace(b"c1,c2", b"c2,c1")))
+    process_labels.check(os.getpid(), LabelRequest())
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_a_process_with_another_label_fails(
 ) -> None:
     says |= {"/current": kernel}
     with pytest.raises(RuntimeFailure, match="was requested, but the kernel reports"):
-        lsm_labels.check(os.getpid(), requested)
+        process_labels.check(os.getpid(), requested)
 
 
 def test_an_unreadable_label_fails_but_an_exited_process_does_not(
     says: dict[str, str],
 ) -> None:
     with pytest.raises(RuntimeFailure, match="does not report"):
-        lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
-    lsm_labels.check(
+        process_labels.check(os.getpid(), LabelRequest(b"mine", None))
+    process_labels.check(
         4194305, LabelRequest(b"mine", SELINUX)
     )  # above the largest pid that there can be
 
@@ -71,7 +71,7 @@ def test_a_file_outside_of_procfs_is_never_written() -> None:
     reading, writing = os.pipe()
     try:
         with pytest.raises(RuntimeFailure, match="not on a proc"):
-            lsm_labels.write(LabelRequest(None, SELINUX), LabelFds(-1, os.dup(writing)))
+            process_labels.write(LabelRequest(None, SELINUX), LabelFds(-1, os.dup(writing)))
         os.set_blocking(reading, False)
         with pytest.raises(BlockingIOError):
             os.read(reading, 1)
@@ -83,12 +83,12 @@ def test_a_file_outside_of_procfs_is_never_written() -> None:
 def test_a_label_that_the_kernel_rejects_fails() -> None:
     fd = os.open("/proc/self/comm", os.O_RDWR)  # on procfs, with other content
     with pytest.raises(RuntimeFailure, match="was requested"):
-        lsm_labels.write(LabelRequest(b"mine", None), LabelFds(fd, -1))
+        process_labels.write(LabelRequest(b"mine", None), LabelFds(fd, -1))
 
 
 def test_nothing_is_opened_without_a_requested_label() -> None:
-    assert lsm_labels.open_proc(LabelRequest()) == -1
-    assert lsm_labels.open_labels(LabelRequest(), -1) == LabelFds()
+    assert process_labels.open_proc(LabelRequest()) == -1
+    assert process_labels.open_labels(LabelRequest(), -1) == LabelFds()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,6 @@ def test_a_profile_is_stacked_on_one_that_confines(
         (LabelRequest(b"mine", None, no_new_privileges=True), stacked),
         (LabelRequest(b"mine", None), False),
     ):
-        fds = lsm_labels.open_labels(request, os.open(tmp_path, os.O_PATH))
+        fds = process_labels.open_labels(request, os.open(tmp_path, os.O_PATH))
         os.close(fds.apparmor)
         assert fds.stack == expected

@@ -13,8 +13,8 @@ import pytest
 from jaula.kernel.namespaces import SharedPid
 from jaula.kernel.poll import readable
 from jaula.runtime import seqpacket
-from jaula.runtime.init import sync
-from jaula.spec.runtime import Process
+from jaula.runtime.init import init_sync
+from jaula.spec.runtime_spec import Process
 
 
 def forked(run: Callable[[], object]) -> int:
@@ -38,13 +38,13 @@ def test_the_stage_is_reaped_before_the_program_executes(number: signal.Signals)
     def process() -> None:
         parent.close()
         seqpacket.send(child, b"P%d" % os.getpid())
-        sync.wait_to_proceed(child)
+        init_sync.wait_to_proceed(child)
         gone = not os.path.exists(f"/proc/{stage_pid}")
         os.execv("/bin/sh", ["sh", "-c", f"exit {0 if gone else 1}"])
 
     pid = forked(process)
     child.close()
-    followed = sync.follow(
+    followed = init_sync.follow(
         parent, stage, SharedPid(), Process("/"), (0, 0), died_message="the process died"
     )
     assert followed == (pid, -1)
@@ -79,7 +79,7 @@ def test_a_process_that_waits_before_the_stage_reports_has_its_pid(reports: bool
     os.close(went)
     child.close()
     try:
-        followed = sync.follow(
+        followed = init_sync.follow(
             parent,
             stage_fds,
             shared_pid,
@@ -98,10 +98,10 @@ def test_a_process_that_waits_before_the_stage_reports_has_its_pid(reports: bool
 def test_a_full_disk_and_a_used_up_quota_have_a_remedy(number: int) -> None:
     parent, child = seqpacket.pair()
     error = OSError(number, os.strerror(number), "/proc/sys/x")
-    pid = forked(lambda: sync.report(child, error, "a step"))
+    pid = forked(lambda: init_sync.report(child, error, "a step"))
     data = parent.recv(4096)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 125
-    failure = sync.decode_failure(data[1:])
+    failure = init_sync.decode_failure(data[1:])
     text = f"a step: {os.strerror(number)} (/proc/sys/x)"
     full = number in (errno.ENOSPC, errno.EDQUOT)
     assert failure.message == (f"{text} (free some space and try again)" if full else text)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jaula.runtime import protocol, seqpacket
-from jaula.runtime.protocol import Answer, HelloRequest, SignalRequest
+from jaula.runtime import seqpacket, shim_protocol
 from jaula.runtime.shim.engine_connections import ControlSockets
 from jaula.runtime.shim.event_loop import EventLoop
 from jaula.runtime.shim.shim import Reaper
+from jaula.runtime.shim_protocol import Answer, HelloRequest, SignalRequest
 
 # A shim has one thread; the programs that run tests have more.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -58,7 +58,7 @@ def test_an_engine_gets_the_held_descriptors_with_the_answer_to_hello(tmp_path: 
     read_end, write_end = os.pipe()
     poller = EventLoop()
 
-    def handle(request: protocol.ShimRequest, fds: list[int]) -> Answer:
+    def handle(request: shim_protocol.ShimRequest, fds: list[int]) -> Answer:
         return Answer(request.number)
 
     sockets = ControlSockets(poller, str(tmp_path), handle, lambda: None, (read_end,))
@@ -66,10 +66,10 @@ def test_an_engine_gets_the_held_descriptors_with_the_answer_to_hello(tmp_path: 
     sockets.serve(shim_end)
     received = []
     for request in (SignalRequest(1, "", 0), HelloRequest(2)):
-        seqpacket.send(engine, protocol.encode(request))
+        seqpacket.send(engine, shim_protocol.encode(request))
         poller.run_once(10)
         data, fds = seqpacket.receive(engine)
-        assert protocol.decode_from_shim(data) == Answer(request.number)
+        assert shim_protocol.decode_from_shim(data) == Answer(request.number)
         received.append(fds)
     assert [len(fds) for fds in received] == [0, 1]
     os.write(write_end, b"x")

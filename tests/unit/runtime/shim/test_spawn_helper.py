@@ -12,12 +12,12 @@ import pytest
 
 from jaula.errors import RuntimeFailure
 from jaula.runtime import seqpacket
-from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.create.clone_process import ProcessHandle
 from jaula.runtime.interfaces import Interfaces
-from jaula.runtime.protocol import ExecRequest, LogSetup, StartRequest, decode_shim_request
 from jaula.runtime.shim import shim
+from jaula.runtime.shim_protocol import ExecRequest, LogSetup, StartRequest, decode_shim_request
 from jaula.spec.rootfs import DirectoryRoot
-from jaula.spec.runtime import Process
+from jaula.spec.runtime_spec import Process
 
 REQUEST = StartRequest("c", "/bundle", "/run", DirectoryRoot("/"), LogSetup("none", {}, ""))
 NO_INTERFACES = cast(Interfaces, None)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.kernel.poll import readable
-from jaula.runtime.protocol import AttachStream
 from jaula.runtime.shim import stdio_relay
 from jaula.runtime.shim.event_loop import EventLoop
 from jaula.runtime.shim.stdio_relay import CLIENT_BUFFER, DetachScanner, Drain, StdioRelay
+from jaula.runtime.shim_protocol import AttachStream
 
 
 class Log:

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.kernel.apparmor import parse_current, parse_profiles
-from jaula.runtime.init.lsm_labels import runs_under
-from jaula.security.lsm import apparmor, apparmor_profile
-from jaula.security.lsm.apparmor import AppArmor
+from jaula.kernel.apparmor_files import parse_current, parse_profiles
+from jaula.runtime.init.process_labels import runs_under
+from jaula.security.lsm import apparmor_choice, apparmor_profile
+from jaula.security.lsm.apparmor_choice import AppArmor
 from jaula.security.lsm.interface import LabelRequest
-from jaula.spec.apparmor import is_default
-from jaula.spec.runtime import Process, Spec
+from jaula.spec.apparmor_name import is_default
+from jaula.spec.runtime_spec import Process, Spec
 
 GOLDEN = Path(__file__).parent / "golden" / "jaula-default"
 OWN = "jaula-default-0123456789ab"  # the kernel's name of the engine's profile
@@ -126,7 +126,7 @@ def test_all_but_one_tree_is_covered(path: str, covered: bool) -> None:
 def choose(*options: str, **more: object) -> str | None:
     settings: dict[str, object] = {"loaded": LOADED, "privileged": False, "active": True}
     settings["default"] = OWN
-    return apparmor.choose(options, **(settings | more))  # type: ignore[arg-type]
+    return apparmor_choice.choose(options, **(settings | more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

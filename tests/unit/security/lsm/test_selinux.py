@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.security.lsm import relabel_denylist, selinux, selinux_mcs
+from jaula.security.lsm import relabel_denylist, selinux_choice, selinux_mcs
 from jaula.security.lsm.interface import LabelRequest
-from jaula.security.lsm.selinux import Context, Labels, SELinux, Types
-from jaula.spec.runtime import Linux, Namespace, Process, Spec
+from jaula.security.lsm.selinux_choice import Context, Labels, SELinux, Types
+from jaula.spec.runtime_spec import Linux, Namespace, Process, Spec
 
 OWN = tuple(Namespace(kind) for kind in ("mount", "pid", "ipc", "user"))
 
@@ -28,7 +28,7 @@ def spec(namespaces: tuple[Namespace, ...] = OWN) -> Spec:
     ],
 )
 def test_a_context_is_read_and_written(text: str, level: str) -> None:
-    found = selinux.parse_context(text)
+    found = selinux_choice.parse_context(text)
     assert found.level == level
     assert str(found) == text
 
@@ -50,12 +50,16 @@ def test_a_context_is_read_and_written(text: str, level: str) -> None:
 )
 def test_an_invalid_context_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        selinux.parse_context(text)
+        selinux_choice.parse_context(text)
 
 
 @given(st.text(max_size=80))
 def test_no_text_breaks_a_parser(text: str) -> None:
-    for parse in (selinux.parse_context, lambda t: selinux.parse((t,)), selinux.read_types):
+    for parse in (
+        selinux_choice.parse_context,
+        lambda t: selinux_choice.parse((t,)),
+        selinux_choice.read_types,
+    ):
         try:
             parse(text)
         except InvalidRequest:
@@ -67,15 +71,15 @@ def test_the_policys_file_names_the_types() -> None:
         '# a comment\nprocess = "system_u:system_r:svirt_t:s0"\n'
         'file = "system_u:object_r:svirt_file_t:s0"\nro_file="a:b:c:d"\nnonsense\n'
     )
-    found = selinux.read_types(text)
+    found = selinux_choice.read_types(text)
     assert found.process.type == "svirt_t"
     assert found.file.type == "svirt_file_t"
     assert found.privileged.type == "spc_t"
-    assert selinux.read_types("") == Types()
-    chosen = selinux.read_types(text, process="my_t", file="my_file_t")
+    assert selinux_choice.read_types("") == Types()
+    chosen = selinux_choice.read_types(text, process="my_t", file="my_file_t")
     assert (chosen.process.type, chosen.file.type) == ("my_t", "my_file_t")
     with pytest.raises(InvalidRequest):
-        selinux.read_types(text, process="my t")
+        selinux_choice.read_types(text, process="my t")
 
 
 @pytest.mark.parametrize(
@@ -84,12 +88,12 @@ def test_the_policys_file_names_the_types() -> None:
 )
 def test_an_invalid_label_option_is_refused(value: str) -> None:
     with pytest.raises(InvalidRequest):
-        selinux.parse((value,))
+        selinux_choice.parse((value,))
 
 
 def decide(*options: str, unconfined: bool = False, spc: bool = True) -> Labels:
-    return selinux.decide(
-        selinux.parse(options), Types(), "s0:c1,c2", unconfined=unconfined, spc=spc
+    return selinux_choice.decide(
+        selinux_choice.parse(options), Types(), "s0:c1,c2", unconfined=unconfined, spc=spc
     )
 
 

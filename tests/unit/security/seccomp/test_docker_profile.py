@@ -9,7 +9,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.seccomp import NATIVE
-from jaula.security.seccomp.seccomp import from_docker
+from jaula.security.seccomp.seccomp_filter import from_docker
 
 
 def parse(

@@ -12,10 +12,10 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.kernel import seccomp as kernel
 from jaula.kernel.seccomp import NATIVE
-from jaula.security.capabilities import DEFAULT, resolve
-from jaula.security.seccomp import seccomp
+from jaula.security.capability_sets import DEFAULT, resolve
+from jaula.security.seccomp import seccomp_filter
 from jaula.security.seccomp.default_profile import FAMILIES, GROUPS
-from jaula.spec.runtime import Seccomp, Syscall, SyscallArg
+from jaula.spec.runtime_spec import Seccomp, Syscall, SyscallArg
 from unit.security.seccomp.bpf import run
 
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
@@ -25,7 +25,7 @@ x86 = pytest.mark.skipif(NATIVE != "SCMP_ARCH_X86_64", reason="the i386 and x32 
 
 @pytest.fixture(scope="module")
 def code() -> bytes:
-    return seccomp.build(seccomp.default_profile(DEFAULT))
+    return seccomp_filter.build(seccomp_filter.default_profile(DEFAULT))
 
 
 def ask(code: bytes, abi: str, name: str, *args: int) -> int:
@@ -199,7 +199,7 @@ def test_a_call_newer_than_the_table_returns_enosys(code: bytes) -> None:
 def test_a_capability_allows_the_calls_that_need_it(
     code: bytes, capability: str, name: str
 ) -> None:
-    more = seccomp.build(seccomp.default_profile(resolve([capability])))
+    more = seccomp_filter.build(seccomp_filter.default_profile(resolve([capability])))
     assert ask(code, NATIVE, name) != ALLOW
     assert ask(more, NATIVE, name, 0x10000000) == ALLOW
 
@@ -225,12 +225,12 @@ def test_the_audit_system_is_out_of_reach_as_on_a_kernel_without_it(code: bytes,
         assert ask(code, abi, "socket", 16, 3, protocol) == ALLOW
     assert ask(code, abi, "socket", 2, 3, 9) == ALLOW
     for capability in ("CAP_AUDIT_CONTROL", "CAP_AUDIT_READ"):
-        more = seccomp.build(seccomp.default_profile(resolve([capability])))
+        more = seccomp_filter.build(seccomp_filter.default_profile(resolve([capability])))
         assert ask(more, abi, "socket", 16, 3, 9) == ALLOW
 
 
 def test_io_uring_and_keyrings_stay_refused_with_every_capability() -> None:
-    code = seccomp.build(seccomp.default_profile(resolve(["ALL"])))
+    code = seccomp_filter.build(seccomp_filter.default_profile(resolve(["ALL"])))
     for name in ("io_uring_setup", "keyctl", "add_key", "userfaultfd", "kexec_load"):
         assert ask(code, NATIVE, name) == EPERM
 
@@ -263,18 +263,18 @@ def test_programs_fit_the_kernel(code: bytes) -> None:
 
 def test_a_cached_program_is_the_same_and_private(tmp_path: Path) -> None:
     cache = str(tmp_path / "seccomp")
-    profile = seccomp.default_profile(DEFAULT)
-    first = seccomp.program(profile, cache)
+    profile = seccomp_filter.default_profile(DEFAULT)
+    first = seccomp_filter.program(profile, cache)
     (entry,) = os.listdir(cache)
     assert os.stat(f"{cache}/{entry}").st_mode & 0o777 == 0o600
     assert os.stat(cache).st_mode & 0o777 == 0o700
-    assert seccomp.program(profile, cache) == first == seccomp.program(profile, None)
+    assert seccomp_filter.program(profile, cache) == first == seccomp_filter.program(profile, None)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "mode", "link", "empty", "huge"])
 def test_a_cache_entry_that_cannot_be_trusted_is_not_used(tmp_path: Path, damage: str) -> None:
-    profile = seccomp.default_profile(DEFAULT)
-    good = seccomp.program(profile, str(tmp_path))
+    profile = seccomp_filter.default_profile(DEFAULT)
+    good = seccomp_filter.program(profile, str(tmp_path))
     (entry,) = tmp_path.iterdir()
     data = entry.read_bytes()
     evil = b"\x06\0\0\0\0\0\xff\x7f"
@@ -294,13 +294,13 @@ def test_a_cache_entry_that_cannot_be_trusted_is_not_used(tmp_path: Path, damage
             entry.write_bytes(b"")
         case "huge":
             entry.write_bytes(b"x" * 100_000)
-    assert seccomp.program(profile, str(tmp_path)) == good
+    assert seccomp_filter.program(profile, str(tmp_path)) == good
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    profile = seccomp.default_profile(DEFAULT)
-    assert seccomp.program(profile, str(tmp_path / "file" / "x"))[0]
+    profile = seccomp_filter.default_profile(DEFAULT)
+    assert seccomp_filter.program(profile, str(tmp_path / "file" / "x"))[0]
 
 
 # -- documents -------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
 def test_two_comparisons_of_one_argument_are_alternatives_as_in_runc() -> None:
     args = (SyscallArg(0, 1, "SCMP_CMP_NE"), SyscallArg(0, 2, "SCMP_CMP_NE"))
     spec = Seccomp("SCMP_ACT_ERRNO", syscalls=(Syscall(("socket",), "SCMP_ACT_ALLOW", args=args),))
-    assert ask(seccomp.build(spec), NATIVE, "socket", 1) == ALLOW
+    assert ask(seccomp_filter.build(spec), NATIVE, "socket", 1) == ALLOW
 
 
 def allow(*args: SyscallArg) -> Syscall:
@@ -334,14 +334,14 @@ def allow(*args: SyscallArg) -> Syscall:
 def test_a_malformed_filter_is_refused(change: dict[str, object]) -> None:
     spec = msgspec.structs.replace(Seccomp("SCMP_ACT_ERRNO"), **change)
     with pytest.raises(InvalidRequest):
-        seccomp.program(spec, None)
+        seccomp_filter.program(spec, None)
 
 
 def test_unknown_names_are_skipped() -> None:
     spec = Seccomp(
         "SCMP_ACT_ERRNO", syscalls=(Syscall(("no_such_call", "read"), "SCMP_ACT_ALLOW"),)
     )
-    assert ask(seccomp.build(spec), NATIVE, "read") == ALLOW
+    assert ask(seccomp_filter.build(spec), NATIVE, "read") == ALLOW
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,9 @@ def test_a_number_has_the_name_of_its_architecture(number: int, abi: str, name: 
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_a_narrowed_filter_allows_the_named_calls_only(abi: str) -> None:
-    narrow = seccomp.build(seccomp.narrow(seccomp.default_profile(DEFAULT), ("read", "socket")))
+    narrow = seccomp_filter.build(
+        seccomp_filter.narrow(seccomp_filter.default_profile(DEFAULT), ("read", "socket"))
+    )
     assert ask(narrow, abi, "read") == ALLOW
     assert ask(narrow, abi, "execve") == ALLOW
     assert ask(narrow, abi, "exit_group") == ALLOW
@@ -371,40 +373,44 @@ def test_a_narrowed_filter_allows_the_named_calls_only(abi: str) -> None:
 @pytest.mark.parametrize("abi", ABIS)
 def test_a_narrowed_filter_is_never_wider(code: bytes, abi: str) -> None:
     names = ("mount", "bpf", "io_uring_setup", "socket", "clone", "clone3", "ioctl", "keyctl")
-    narrow = seccomp.build(seccomp.narrow(seccomp.default_profile(DEFAULT), names))
+    narrow = seccomp_filter.build(
+        seccomp_filter.narrow(seccomp_filter.default_profile(DEFAULT), names)
+    )
     for name in names:
         for args in ((), (1,), (16,), (40,), (0x10000000,), (0, 0x5412)):
             before, after = ask(code, abi, name, *args), ask(narrow, abi, name, *args)
             assert before == ALLOW or after == before
-    refused = seccomp.refused_names(seccomp.default_profile(DEFAULT), names)
+    refused = seccomp_filter.refused_names(seccomp_filter.default_profile(DEFAULT), names)
     assert refused == ("bpf", "clone3", "io_uring_setup", "keyctl", "mount")
 
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_unavailable_calls_fail_with_enosys(code: bytes, abi: str) -> None:
-    default = seccomp.default_profile(DEFAULT)
-    narrow = seccomp.build(seccomp.narrow(default, ("read",), ("statx", "read", "mount")))
+    default = seccomp_filter.default_profile(DEFAULT)
+    narrow = seccomp_filter.build(
+        seccomp_filter.narrow(default, ("read",), ("statx", "read", "mount"))
+    )
     assert [ask(narrow, abi, name) for name in ("statx", "read", "mount")] == [
         ENOSYS,
         ALLOW,
         ENOSYS,
     ]
     assert ask(narrow, abi, "write") == EPERM
-    alone = seccomp.build(seccomp.narrow(default, (), ("statx",)))
+    alone = seccomp_filter.build(seccomp_filter.narrow(default, (), ("statx",)))
     assert [ask(alone, abi, name) for name in ("statx", "read", "mount")] == [ENOSYS, ALLOW, EPERM]
 
 
 @x86
 def test_a_list_of_one_architecture_allows_nothing_on_others() -> None:
-    default = seccomp.default_profile(DEFAULT)
-    one = seccomp.build(seccomp.narrow(default, ("x86_64:read", "x86_64:socket")))
+    default = seccomp_filter.default_profile(DEFAULT)
+    one = seccomp_filter.build(seccomp_filter.narrow(default, ("x86_64:read", "x86_64:socket")))
     assert ask(one, "SCMP_ARCH_X86_64", "read") == ALLOW
     assert ask(one, "SCMP_ARCH_X86_64", "write") == EPERM
     for name in ("read", "write", "execve", "exit_group", "socket"):
         assert ask(one, "SCMP_ARCH_X86", name, 1) == EPERM
     assert ask(one, "SCMP_ARCH_X32", "read") == ENOSYS
     items = ("x86_64:read", "x86:write", "x86:socket", "getpid", "x32:read")
-    two = seccomp.build(seccomp.narrow(default, items, ("x86:statx",)))
+    two = seccomp_filter.build(seccomp_filter.narrow(default, items, ("x86:statx",)))
     for name, native, i386 in (
         ("read", ALLOW, EPERM),
         ("write", EPERM, ALLOW),
@@ -418,7 +424,7 @@ def test_a_list_of_one_architecture_allows_nothing_on_others() -> None:
     assert ask(two, "SCMP_ARCH_X86", "socket", 38) == EPERM  # AF_ALG: conditions stay
     assert ask(two, "SCMP_ARCH_X86", "socket", 1) == ALLOW
     assert ask(two, "SCMP_ARCH_X32", "read") == ENOSYS
-    assert seccomp.refused_names(default, (*items, "aarch64:mount", "x86:mount")) == (
+    assert seccomp_filter.refused_names(default, (*items, "aarch64:mount", "x86:mount")) == (
         "x32:read",
         "x86:mount",
     )
@@ -426,9 +432,9 @@ def test_a_list_of_one_architecture_allows_nothing_on_others() -> None:
 
 def test_a_list_without_the_architecture_of_the_host_is_an_error() -> None:
     with pytest.raises(InvalidRequest, match="no system call is for the architecture of this host"):
-        seccomp.narrow(seccomp.default_profile(DEFAULT), ("riscv64:read",))
+        seccomp_filter.narrow(seccomp_filter.default_profile(DEFAULT), ("riscv64:read",))
 
 
 def test_a_filter_that_allows_by_default_cannot_be_narrowed() -> None:
     with pytest.raises(InvalidRequest, match="allows system calls by default"):
-        seccomp.narrow(Seccomp(default_action="SCMP_ACT_ALLOW"), ("read",))
+        seccomp_filter.narrow(Seccomp(default_action="SCMP_ACT_ALLOW"), ("read",))

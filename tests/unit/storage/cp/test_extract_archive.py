@@ -14,7 +14,7 @@ import pytest
 from jaula.errors import InvalidRequest
 from jaula.storage.cp.create_archive import ArchiveWriter
 from jaula.storage.cp.extract_archive import ArchiveExtractor
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.tar_reader import TarReader
 
 Unpack = Callable[..., None]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from jaula.errors import CorruptState
 from jaula.storage.erofs.chunks import CHUNK_SIZE, Chunk, blob_name, decode, encode, gaps
-from jaula.storage.erofs.image import BLOCK_SIZE
-from jaula.storage.erofs.tree import OWN, Contents
+from jaula.storage.erofs.erofs_image import BLOCK_SIZE
+from jaula.storage.erofs.erofs_tree import OWN, Contents
 
 CHUNKS = st.lists(
     st.builds(

@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from jaula.storage.erofs import image
-from jaula.storage.erofs.image import (
+from jaula.storage.erofs import erofs_image
+from jaula.storage.erofs.erofs_image import (
     BLOCK_SIZE,
     HOLE,
     MAX_BLOB_SIZE,
@@ -37,11 +37,11 @@ def test_the_superblock_has_the_checksum_of_its_block() -> None:
     assert magic == 0xE0F5E1E2
     block = bytearray(data[1024:BLOCK_SIZE])
     block[4:8] = bytes(4)
-    assert image._crc32c(bytes(block)) == checksum
+    assert erofs_image._crc32c(bytes(block)) == checksum
 
 
 def test_crc32c_has_the_check_value_of_the_polynomial() -> None:
-    assert image._crc32c(b"123456789") ^ 0xFFFFFFFF == 0xE3069283
+    assert erofs_image._crc32c(b"123456789") ^ 0xFFFFFFFF == 0xE3069283
 
 
 def test_the_order_of_entries_does_not_change_the_image() -> None:

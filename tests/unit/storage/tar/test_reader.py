@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
 from jaula.storage.tar.pax import parse_records
-from jaula.storage.tar.reader import Limits, TarReader, parse_number
+from jaula.storage.tar.tar_entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
+from jaula.storage.tar.tar_reader import Limits, TarReader, parse_number
 
 
 def archive(*members: tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> bytes:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.storage.tar import writer as tar_writer
-from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK
-from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import (
+from jaula.storage.tar import tar_writer
+from jaula.storage.tar.tar_entry import DIRECTORY, REGULAR, SYMLINK
+from jaula.storage.tar.tar_reader import TarReader
+from jaula.storage.tar.tar_writer import (
     HardLinks,
     TarWriter,
     new_entry,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.spec import fast_json as documents
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _verb(flags: str, verb: str, value: Any) -> str:
     if verb in "vs":
         return f"%{flags}s" % format_value(value)
     if verb == "q":
-        return f"%{flags}s" % documents.encode(format_value(value))
+        return f"%{flags}s" % fast_json.encode(format_value(value))
     if verb == "t":
         return format_value(value)
     if verb in "dxXocfeEgG":
@@ -111,7 +111,7 @@ def _verb(flags: str, verb: str, value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return documents.encode(_plain(value))
+    return fast_json.encode(_plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaula.engine.authz.policy import ROOT, AccessLevel
+from jaula.engine.authz.authorization_policy import ROOT, AccessLevel
 
 if TYPE_CHECKING:
-    from jaula.engine.authz.session import Session
+    from jaula.engine.authz.caller_session import Session
 
 
 class AccessApi:

@@ -22,16 +22,16 @@ from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.host_snapshot import HostSnapshot
 from jaula.features.verify.model.port_maps import forwards
 from jaula.features.verify.model.result import Result
-from jaula.kernel.apparmor import parse_current
+from jaula.kernel.apparmor_files import parse_current
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.security import capabilities
-from jaula.security.devices import DEFAULT_DEVICES
+from jaula.security import capability_sets
+from jaula.security.allowed_devices import DEFAULT_DEVICES
 from jaula.security.lsm import detect
-from jaula.spec.runtime import Spec
-from jaula.state.records import ENGINE_SOCKET
+from jaula.spec.runtime_spec import Spec
+from jaula.state.container_records import ENGINE_SOCKET
 
 DEFAULT_SHARES, DEFAULT_WEIGHT = 1024, 100  # of cgroup v1 and v2
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -371,7 +371,7 @@ def _process(container: AuditedContainer, pid: int, exec_pids: set[int]) -> Cont
         uid = inside_id(int(rows["Uid"].split()[1]), file.read())
     mask = 0
     for each in CAPABILITY_SETS:
-        mask |= capabilities.parse_mask(rows[each])
+        mask |= capability_sets.parse_mask(rows[each])
     name = _program(path, rows["Name"].strip())
     return ContainerProcess(pid, name, uid, mask, pid in exec_pids)
 
@@ -493,6 +493,6 @@ def all_capabilities() -> int:
 def names_of(mask: int) -> str:
     """Return the names of a capability mask, or the mask if it has unknown bits."""
     try:
-        return ", ".join(capabilities.decode(mask))
+        return ", ".join(capability_sets.decode(mask))
     except JaulaError:
         return f"{mask:#x}"

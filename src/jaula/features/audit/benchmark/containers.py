@@ -21,11 +21,11 @@ from jaula.features.audit.benchmark.control import (
     not_applicable,
     passes,
 )
-from jaula.kernel.apparmor import parse_current
+from jaula.kernel.apparmor_files import parse_current
 from jaula.kernel.capabilities import NAMES
-from jaula.security import capabilities
+from jaula.security import capability_sets
 
-ALLOWED = capabilities.mask(capabilities.DEFAULT)
+ALLOWED = capability_sets.mask(capability_sets.DEFAULT)
 PRIVILEGED_PORTS = 1024  # the first port that every user may bind
 ANYWHERE = ("0.0.0.0", "::")
 SSH_SERVERS = frozenset({"sshd", "sshd-session", "dropbear", "dropbearmulti"})

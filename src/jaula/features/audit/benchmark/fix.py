@@ -18,7 +18,7 @@ from jaula.errors import InvalidRequest
 from jaula.features.audit.benchmark.control import AuditRuleFix, FileFix, Fix
 from jaula.features.audit.benchmark.engine_files import command
 from jaula.features.audit.benchmark.host import audit_rules_text
-from jaula.kernel.sync import write_durable
+from jaula.kernel.syncfs import write_durable
 
 RULES_DIRECTORY = "/etc/audit/rules.d"
 RULES_FILE = "70-jaula.rules"

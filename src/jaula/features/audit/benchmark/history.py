@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest
-from jaula.kernel.sync import write_durable
+from jaula.kernel.syncfs import write_durable
 
 KEPT = 100  # entries
 MAX_FINDINGS = 2000  # in an entry

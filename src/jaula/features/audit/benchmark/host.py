@@ -33,8 +33,8 @@ from jaula.features.audit.benchmark.file_status import FileStatus
 from jaula.features.verify.host import kernel_version, sysctls
 from jaula.features.verify.host.host import Host
 from jaula.features.verify.model.result import Result, Verdict
-from jaula.kernel import audit
-from jaula.kernel.audit import AUDIT_PERM_ATTR, AUDIT_PERM_WRITE, AuditRule
+from jaula.kernel import kernel_audit
+from jaula.kernel.kernel_audit import AUDIT_PERM_ATTR, AUDIT_PERM_WRITE, AuditRule
 from jaula.kernel.mountinfo import MountInfo
 
 AUDIT_KEY = "jaula"
@@ -98,7 +98,7 @@ def read(host: Host, layout: Layout, rows: tuple[Result, ...] = ()) -> HostState
     rules: tuple[AuditRule, ...] | None = None
     recording = False
     try:
-        rules, recording = audit.rules(), audit.enabled()
+        rules, recording = kernel_audit.rules(), kernel_audit.enabled()
     except OSError as failure:
         supported = failure.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
         error = failure.strerror or str(failure)

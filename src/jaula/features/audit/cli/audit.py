@@ -429,17 +429,16 @@ def _tables(snapshot: HostSnapshot) -> frozenset[str] | None:
 
 def _settings(process: EngineProcess | None) -> EngineSettings | None:
     """Return the settings of the engine's command line and file; None if they cannot be read."""
-    from jaula.cli import command_parser as cli_command
-    from jaula.cli import daemon
+    from jaula.cli import command_parser, daemon
     from jaula.errors import JaulaError
     from jaula.features.audit.benchmark.engine import EngineSettings
-    from jaula.rootless import paths
+    from jaula.rootless import xdg_paths
 
     if process is None or "daemon" not in process.arguments:
         return None
     words = process.arguments[process.arguments.index("daemon") + 1 :]
     try:
-        options = cli_command.parse(daemon.COMMAND, words)
+        options = command_parser.parse(daemon.COMMAND, words)
         config = daemon.read_config(options)
     except (CliError, JaulaError):
         return None
@@ -452,7 +451,7 @@ def _settings(process: EngineProcess | None) -> EngineSettings | None:
         tls_certificate=config.tls.certificate if config.tls else "",
         tls_key=config.tls.key if config.tls else "",
         certificates=config.registry.certificates,
-        config_file=options.text("config-file") or paths.config_file(),
+        config_file=options.text("config-file") or xdg_paths.config_file(),
         policy=config.policy or "/etc/jaula/policy.toml",
         cri=config.cri,
     )

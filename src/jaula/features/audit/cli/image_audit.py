@@ -162,12 +162,12 @@ def _packages(trees: list[str]) -> Inventory:
     :raises OSError: when they cannot be mounted or read.
     :raises InvalidRequest: when a database is damaged or too large.
     """
-    from jaula.features.trust.sbom import worker
+    from jaula.features.trust.sbom import sbom_worker
     from jaula.kernel import mounts
 
     root = mounts.overlay(list(reversed(trees)), attributes=mounts.MOUNT_ATTR.RDONLY)
     try:
-        return worker.inventory(root)
+        return sbom_worker.inventory(root)
     finally:
         os.close(root)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from jaula.images.platform import format_platform, normalize
+from jaula.images.image_platform import format_platform, normalize
 from jaula.images.reference import parse
-from jaula.spec.image import Platform
+from jaula.spec.image_documents import Platform
 
 
 def package_url(reference: str, platform: Platform | None = None) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from jaula.features.build.attestation.statement import Predicate
-from jaula.features.build.options import ProvenanceOptions
+from jaula.features.build.build_options import ProvenanceOptions
 
 _KIND_1, _KIND_02 = "https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"
 _BUILD_TYPE_1 = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"

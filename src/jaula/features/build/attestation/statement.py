@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from jaula.spec.image import CONFIG, MANIFEST, Descriptor, Platform
+from jaula.spec.image_documents import CONFIG, MANIFEST, Descriptor, Platform
 
 STATEMENT = "application/vnd.in-toto+json"
 PREDICATE_TYPE = "in-toto.io/predicate-type"

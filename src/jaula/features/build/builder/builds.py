@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 from jaula import __version__, metrics
 from jaula.errors import JaulaError
-from jaula.features.build.builder.cache import BuildCache
+from jaula.features.build.build_options import PruneOptions
+from jaula.features.build.builder.build_history import BuildHistory
+from jaula.features.build.builder.build_result import BuildResults
 from jaula.features.build.builder.client_session import ClientSessions
-from jaula.features.build.builder.history import BuildHistory
 from jaula.features.build.builder.job import BuildServices, RunningBuilds
 from jaula.features.build.builder.local_directories import LocalDirectoryStore
 from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
-from jaula.features.build.builder.result import BuildResults
-from jaula.features.build.options import PruneOptions
+from jaula.features.build.builder.step_cache import BuildCache
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jaula.engine.containers.containers import Containers
-    from jaula.engine.images.registry import RegistryService
+    from jaula.engine.images.registry_images import RegistryService
     from jaula.engine.model.services import Services
+    from jaula.features.build.build_options import BuildOptions
     from jaula.features.build.builder.job import Authorize
     from jaula.features.build.builder.remote_tree import RemoteTree
-    from jaula.features.build.options import BuildOptions
-    from jaula.images.store.names import NameRights
-    from jaula.images.store.quota import Quota
-    from jaula.state.records import ResolvedRequest
+    from jaula.images.store.image_names import NameRights
+    from jaula.images.store.image_quota import Quota
+    from jaula.state.container_records import ResolvedRequest
 
 Document = dict[str, Any]
 
@@ -69,9 +69,9 @@ class Builds:
         paths = self._shared.services.config.paths
         mount_points = paths.run / "builds"
         if mount_points.is_dir() and any(mount_points.iterdir()):  # rare, and loads much
-            from jaula.features.build.builder.mounts import attach
+            from jaula.features.build.builder.mounts import mount_step
 
-            attach.sweep(paths)
+            mount_step.sweep(paths)
         shutil.rmtree(self._shared.work, ignore_errors=True)
         self._shared.cache_dirs.sweep()
         self._shared.local_directories.sweep()
@@ -96,7 +96,7 @@ class Builds:
         :raises InvalidRequest: when the context or the Dockerfile cannot be read.
         :raises StepFailed: when the program of a step failed.
         """
-        from jaula.features.build.builder.request import run_request
+        from jaula.features.build.builder.build_request import run_request
 
         started, failure = time.perf_counter(), "error_processing_commands_error"
         metrics.BUILDS.add()
@@ -164,11 +164,11 @@ class Builds:
 
         :raises InvalidRequest: when a filter is not known.
         """
-        from jaula.features.build.builder import prune
+        from jaula.features.build.builder import prune_cache
 
         shared = self._shared
         disk = os.statvfs(shared.services.config.paths.root)
-        return await prune.prune(
+        return await prune_cache.prune(
             shared.cache,
             shared.cache_dirs,
             shared.local_directories,
@@ -180,7 +180,7 @@ class Builds:
 
     async def _shrink(self, owner: str, maximum: int) -> None:
         """Remove the least recently used entries of a client above ``maximum`` bytes."""
-        from jaula.images.store.names import NameRights
+        from jaula.images.store.image_names import NameRights
 
         await self.prune(PruneOptions(maximum=maximum), NameRights(owner))
 
@@ -189,10 +189,10 @@ class Builds:
 
         With ``rights`` they are those that this caller may remove.
         """
-        from jaula.features.build.builder import prune
+        from jaula.features.build.builder import prune_cache
 
         shared = self._shared
-        return prune.usage(
+        return prune_cache.usage(
             shared.cache,
             shared.cache_dirs,
             shared.local_directories,

@@ -23,15 +23,15 @@ from jaula.errors import InvalidRequest, JaulaError
 from jaula.features.build.builder.image_state import ImageState, image_document
 from jaula.features.build.builder.local_context import ended, started
 from jaula.images.registry.compress import compressed_layers
-from jaula.spec.image import CONFIG, MANIFEST, Descriptor, Manifest, encode
+from jaula.spec.image_documents import CONFIG, MANIFEST, Descriptor, Manifest, encode
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.features.build.builder.session import ContentStore, Report
-    from jaula.features.build.builder.sources import BuildSources
-    from jaula.features.build.options import CacheExport
-    from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image, ImageStore
+    from jaula.features.build.build_options import CacheExport
+    from jaula.features.build.builder.build_session import ContentStore, Report
+    from jaula.features.build.builder.build_sources import BuildSources
+    from jaula.images.store.image_quota import Quota
+    from jaula.images.store.image_store import Image, ImageStore
 
 _REGISTRY, _CLIENT = "exporting cache to registry", "exporting cache to client directory"
 _MANIFEST = "cache.manifest"  # of a response: the descriptor of what the client has received

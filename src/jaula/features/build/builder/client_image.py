@@ -19,10 +19,10 @@ import msgspec
 from jaula.engine.threads import feed, in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, resource_error
 from jaula.features.build.builder.image_state import ImageState, Layer
-from jaula.images.platform import select
-from jaula.images.store.catalog import platform_of
-from jaula.images.store.store import check_document
-from jaula.spec.image import (
+from jaula.images.image_platform import select
+from jaula.images.store.image_catalog import platform_of
+from jaula.images.store.image_store import check_document
+from jaula.spec.image_documents import (
     CONFIG,
     DOCKER_CONFIG,
     DOCUMENT_LIMIT,
@@ -41,8 +41,8 @@ from jaula.tasks import awaited_task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.features.build.builder.session import ContentStore
-    from jaula.images.store.store import ImageStore
+    from jaula.features.build.builder.build_session import ContentStore
+    from jaula.images.store.image_store import ImageStore
 
 _CHUNK = 1 << 20  # bytes
 

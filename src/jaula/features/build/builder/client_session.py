@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from jaula.features.build import session_protocol as protocol
+from jaula.features.build import session_protocol
 from jaula.features.build.session_protocol import SessionRequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jaula.features.build.builder.session import BuildSession
+    from jaula.features.build.builder.build_session import BuildSession
     from jaula.images.registry.cancellation import Cancellation
 
 _OPEN_TIMEOUT = 5.0  # seconds for a session to be opened after the build that names it
@@ -51,21 +51,21 @@ class SessionStream:
                 return
             else:
                 text = payload.decode(errors="replace")[:200]
-                if text == protocol.UNKNOWN:
+                if text == session_protocol.UNKNOWN:
                     raise NotFound("the client does not have an object of this name")
                 raise Unavailable(f"the client reports: {text}")
 
     async def send(self, data: bytes) -> None:
         """Send bytes to the client."""
-        for start in range(0, len(data), protocol.PAYLOAD_LIMIT):
-            chunk = data[start : start + protocol.PAYLOAD_LIMIT]
+        for start in range(0, len(data), session_protocol.PAYLOAD_LIMIT):
+            chunk = data[start : start + session_protocol.PAYLOAD_LIMIT]
             await self._session.send(
-                protocol.encode_frame(SessionRequestKind.DATA, self.number, chunk)
+                session_protocol.encode_frame(SessionRequestKind.DATA, self.number, chunk)
             )
 
     async def end(self) -> None:
         """Tell the client that no more bytes follow."""
-        await self._session.send(protocol.encode_frame(SessionRequestKind.END, self.number))
+        await self._session.send(session_protocol.encode_frame(SessionRequestKind.END, self.number))
 
     def close(self) -> None:
         """Remove the stream; frames that still arrive are dropped."""
@@ -94,22 +94,24 @@ class ClientSession:
         try:
             while True:
                 await self._dispatch(pending)
-                data = await loop.sock_recv(sock, protocol.PAYLOAD_LIMIT)
+                data = await loop.sock_recv(sock, session_protocol.PAYLOAD_LIMIT)
                 if not data:
                     return
                 pending += data
-        except (OSError, protocol.BadFrame):
+        except (OSError, session_protocol.BadFrame):
             return
         finally:
             self.close()
 
     async def _dispatch(self, pending: bytearray) -> None:
-        while len(pending) >= protocol.HEADER_SIZE:
-            kind, number, length = protocol.decode_header(bytes(pending[: protocol.HEADER_SIZE]))
-            end = protocol.HEADER_SIZE + length
+        while len(pending) >= session_protocol.HEADER_SIZE:
+            kind, number, length = session_protocol.decode_header(
+                bytes(pending[: session_protocol.HEADER_SIZE])
+            )
+            end = session_protocol.HEADER_SIZE + length
             if len(pending) < end:
                 return
-            payload = bytes(pending[protocol.HEADER_SIZE : end])
+            payload = bytes(pending[session_protocol.HEADER_SIZE : end])
             del pending[:end]
             stream = self._streams.get(number)
             if stream is not None:
@@ -153,7 +155,7 @@ class ClientSession:
         self._number += 1
         stream = self._streams[self._number] = SessionStream(self, self._number)
         try:
-            await self.send(protocol.encode_request(kind, stream.number, id))
+            await self.send(session_protocol.encode_request(kind, stream.number, id))
         except BaseException:
             stream.close()
             raise
@@ -191,7 +193,7 @@ class ClientSession:
 
         :raises InvalidRequest: when the client does not have it.
         """
-        from jaula.features.build.builder.sources import unpack_context
+        from jaula.features.build.builder.build_sources import unpack_context
 
         stream = await self.open_stream(SessionRequestKind.CONTEXT, name)
         try:
@@ -208,9 +210,10 @@ async def _read_secret(stream: SessionStream, id: str) -> bytes:
     content = bytearray()
     async for chunk in stream.data():
         content += chunk
-        if len(content) > protocol.SECRET_LIMIT:
+        if len(content) > session_protocol.SECRET_LIMIT:
             raise InvalidRequest(
-                f"the secret {id!r} is larger than the limit of {protocol.SECRET_LIMIT} bytes"
+                f"the secret {id!r} is larger than the limit of "
+                f"{session_protocol.SECRET_LIMIT} bytes"
             )
     return bytes(content)
 

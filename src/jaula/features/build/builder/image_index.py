@@ -16,14 +16,14 @@ import msgspec
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.features.build.attestation.package_url import package_url
 from jaula.features.build.attestation.statement import Subject, attestation_manifest, statement
-from jaula.images.platform import format_platform, normalize
+from jaula.images.image_platform import format_platform, normalize
 from jaula.images.registry.compress import (
     CompressedLayer,
     compressed_layers,
     with_diff_ids,
 )
 from jaula.images.store.index import Kind
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     CONFIG,
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jaula.features.build.attestation.statement import Predicate
+    from jaula.features.build.build_options import BuildExport
     from jaula.features.build.builder.image_state import ImageState
-    from jaula.features.build.options import BuildExport
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image, ImageStore, Lease
-    from jaula.spec.image import Platform
+    from jaula.images.store.image_quota import Quota
+    from jaula.images.store.image_store import Image, ImageStore, Lease
+    from jaula.spec.image_documents import Platform
 
 _REFERENCE = "vnd.docker.reference."
 _DOCKER_TYPES = {

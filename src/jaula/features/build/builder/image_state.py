@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.image import (
+from jaula.spec.image_documents import (
     LAYER_TAR,
     Descriptor,
     History,
@@ -29,14 +29,14 @@ from jaula.spec.image import (
     RootFS,
 )
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.drivers.driver import ChangeKind, open_root
+from jaula.storage.drivers.storage_driver import ChangeKind, open_root
 from jaula.storage.layers import commit_layer
-from jaula.storage.layers.store import LayerInfo, WrittenTar
+from jaula.storage.layers.layer_store import LayerInfo, WrittenTar
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.images.dockerfile.apply import Scope
+    from jaula.images.dockerfile.apply_instructions import Scope
     from jaula.images.store.blobs import BlobWriter
 
 Pin = Callable[[str], None]

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.engine.containers.containers import Containers
-    from jaula.engine.images.registry import RegistryService
+    from jaula.engine.images.registry_images import RegistryService
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
-    from jaula.features.build.builder.cache import BuildCache
+    from jaula.features.build.build_options import BuildOptions
+    from jaula.features.build.builder.build_result import BuildResult, BuildResults
+    from jaula.features.build.builder.build_sources import BuildSources
     from jaula.features.build.builder.client_session import ClientSessions
     from jaula.features.build.builder.image_state import ImageState, SourceDateEpoch
     from jaula.features.build.builder.local_directories import LocalDirectoryStore
     from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
-    from jaula.features.build.builder.result import BuildResult, BuildResults
-    from jaula.features.build.builder.sources import BuildSources
-    from jaula.features.build.options import BuildOptions
+    from jaula.features.build.builder.step_cache import BuildCache
     from jaula.images.dockerfile.ast import Run
     from jaula.images.dockerfile.budget import BuildBudget
     from jaula.images.dockerfile.stage_graph import StageGraph
-    from jaula.spec.api import HostConfig
-    from jaula.state.records import BuildStep
+    from jaula.spec.api_documents import HostConfig
+    from jaula.state.container_records import BuildStep
 
 Authorize = Callable[["tuple[Privilege, ...]"], int]
 """Raises ``NotAuthorized`` for a privilege that the caller's rule does not grant. Returns the bytes

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, NotFound
-from jaula.features.build.files import context as build_context
-from jaula.features.build.files import dockerignore
+from jaula.features.build.files import context_directory, dockerignore
 from jaula.images.dockerfile import ast
 from jaula.storage.trees import open_directory
 from jaula.tasks import awaited_task
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
+    from jaula.features.build.build_options import BuildOptions, LocalDirectories
+    from jaula.features.build.builder.build_session import LocalSession, Report
     from jaula.features.build.builder.local_directories import LocalDirectoryStore
-    from jaula.features.build.builder.session import LocalSession, Report
-    from jaula.features.build.files.context import ContextLocation
-    from jaula.features.build.options import BuildOptions, LocalDirectories
+    from jaula.features.build.files.context_directory import ContextLocation
     from jaula.images.dockerfile.stage_graph import StageGraph
 
 Document = dict[str, Any]
@@ -61,9 +60,9 @@ class LocalContext:
         :raises InvalidRequest: when the client does not have it, or it is not a text file.
         """
         path = self._new_directory("dockerfile")
-        names = [name] if name else list(build_context.NAMES)
-        if name.rpartition("/")[2] == build_context.NAMES[0]:
-            names.append(name[: -len(build_context.NAMES[0])] + build_context.NAMES[1])
+        names = [name] if name else list(context_directory.NAMES)
+        if name.rpartition("/")[2] == context_directory.NAMES[0]:
+            names.append(name[: -len(context_directory.NAMES[0])] + context_directory.NAMES[1])
         only = (*names, *(dockerignore.files(text)[0] for text in names))
         await self.session.receive_files(self.directories.dockerfile, path, only)
 
@@ -71,11 +70,11 @@ class LocalContext:
             with open_directory(path) as directory:
                 for text in names:
                     try:
-                        found = build_context.dockerfile(directory, text)
+                        found = context_directory.dockerfile(directory, text)
                     except NotFound:
                         continue
                     own = dockerignore.files(found.name)[0]
-                    return found, build_context.ignore_patterns(directory, own)
+                    return found, context_directory.ignore_patterns(directory, own)
             raise InvalidRequest(
                 f"failed to read dockerfile: open {names[0]}: no such file or directory"
             )
@@ -90,7 +89,7 @@ class LocalContext:
 
             def read() -> tuple[str, ...]:
                 with open_directory(path) as directory:
-                    return build_context.ignore_patterns(directory, dockerignore.NAME) or ()
+                    return context_directory.ignore_patterns(directory, dockerignore.NAME) or ()
 
             self._excluded = await in_thread(read)
         return len(self._excluded or ())
@@ -139,7 +138,7 @@ class LocalContext:
 
         def read() -> tuple[str, ...]:
             with open_directory(ignore) as root:
-                return build_context.ignore_patterns(root, dockerignore.NAME) or ()
+                return context_directory.ignore_patterns(root, dockerignore.NAME) or ()
 
         excluded = await in_thread(read)
         await self._directory_step(f"load from {name}", directory, path, (), excluded, report)
@@ -211,7 +210,7 @@ async def receive_dockerfile(local: LocalContext, options: BuildOptions) -> Asyn
     :raises InvalidRequest: when the client does not have the Dockerfile.
     """
     if local.directories.dockerfile:
-        name = options.dockerfile or build_context.NAMES[0]
+        name = options.dockerfile or context_directory.NAMES[0]
         title = f"load build definition from {name}"
         yield started(title)
         try:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.kernel.sync import write_durable
+from jaula.kernel.syncfs import write_durable
 from jaula.sha256 import sha256
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, NotFound
-from jaula.features.build.builder.request import create_directory, open_remotes, remove_directory
+from jaula.features.build.build_options import BuildOptions
+from jaula.features.build.builder.build_request import (
+    create_directory,
+    open_remotes,
+    remove_directory,
+)
 from jaula.features.build.files.remote import git_url
-from jaula.features.build.options import BuildOptions
 from jaula.images.registry.cancellation import Cancellation
-from jaula.kernel import paths
+from jaula.kernel import openat2
 
 if TYPE_CHECKING:
+    from jaula.features.build.builder.build_session import BuildSession
     from jaula.features.build.builder.job import BuildServices
-    from jaula.features.build.builder.session import BuildSession
     from jaula.features.build.files.remote.remote import RemoteSources
 
 _FILE_LIMIT = 2 << 20  # bytes of one answer
@@ -61,7 +65,7 @@ class RemoteTree:
         relative = posixpath.join(self._directory, self._name or path.lstrip("/"))
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
         try:
-            descriptor = paths.open_in_root(self._root, relative or ".", flags)
+            descriptor = openat2.open_in_root(self._root, relative or ".", flags)
         except (OSError, ValueError) as error:  # ValueError: a null byte
             reason = getattr(error, "strerror", None) or "invalid path"
             raise NotFound(f"open {path[:256]!r}: {reason}") from None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.features.build.builder import copy
+from jaula.features.build.builder import copy_step
 from jaula.features.build.builder.image_state import layer_of_directory
-from jaula.spec.image import History
+from jaula.spec.image_documents import History
 from jaula.storage.trees import (
     copy_tree,
     is_opaque,
@@ -51,7 +51,7 @@ def squash(services: Services, state: ImageState, clock: SourceDateEpoch, pin: P
 def _merge(
     services: Services, diff_ids: Sequence[str], pin: Pin, newest: int | None
 ) -> Layer | None:
-    with copy.temporary_root(services) as path:
+    with copy_step.temporary_root(services) as path:
         with open_directory(path) as target:
             for diff_id in diff_ids:
                 with open_directory(services.layers.path(diff_id)) as source:

@@ -10,39 +10,38 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from jaula import spans
-from jaula.engine.oci_spec.spec import DEFAULT_PATH
+from jaula.engine.oci_spec.start_spec import DEFAULT_PATH
 from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import StepFailed
-from jaula.features.build.builder import cache, copy
-from jaula.features.build.builder import run as builder_run
-from jaula.features.build.builder.cache import CacheLookup, key_comment
+from jaula.features.build.builder import copy_step, run_step, step_cache
+from jaula.features.build.builder.build_sources import requested_platform
 from jaula.features.build.builder.image_state import ImageState, StageResult
-from jaula.features.build.builder.mounts.attach import StepMounts
+from jaula.features.build.builder.mounts.mount_step import StepMounts
 from jaula.features.build.builder.mounts.resolve import StepMountRequests
-from jaula.features.build.builder.sources import requested_platform
-from jaula.features.build.files.copy import CopyOperation, prepare
+from jaula.features.build.builder.step_cache import CacheLookup, key_comment
+from jaula.features.build.files.copy_files import CopyOperation, prepare
 from jaula.images.dockerfile import ast
-from jaula.images.dockerfile.apply import (
+from jaula.images.dockerfile.apply_instructions import (
     Scope,
     change,
     entries,
     sets_command,
     shell_command,
 )
-from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
 from jaula.images.dockerfile.stage_graph import Source
-from jaula.images.platform import format_platform, normalize, parse_platform
+from jaula.images.image_platform import format_platform, normalize, parse_platform
 from jaula.images.reference import parse as parse_reference
-from jaula.spec.image import ImageConfig, Platform
+from jaula.spec.image_documents import ImageConfig, Platform
 from jaula.storage.trees import copy_tree, open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from jaula.features.build.builder.build_progress import ProgressChannel
     from jaula.features.build.builder.image_state import Layer
     from jaula.features.build.builder.job import BuildJob
-    from jaula.features.build.builder.progress import ProgressChannel
     from jaula.images.dockerfile.ast import Instruction
     from jaula.images.dockerfile.stage_graph import PlannedStage
 
@@ -189,7 +188,7 @@ class StageRun:
 
         def work() -> Layer | None:
             with open_directory(path) as directory:
-                return copy.make_layer(
+                return copy_step.make_layer(
                     self._services,
                     (),
                     lambda root: copy_tree(directory, root),
@@ -243,7 +242,7 @@ class StageRun:
             config = change(
                 state.config, instruction, own_command=state.command_set, buildkit=self._buildkit
             )
-            return config, cache.config_key(state, text)
+            return config, step_cache.config_key(state, text)
 
         config, key = await self._in_text_thread(work)
         if sets_command(instruction):
@@ -262,16 +261,16 @@ class StageRun:
         config = msgspec.structs.replace(state.config, working_dir=path)
 
         def work() -> Layer | None:
-            with copy.open_layers(services, state.diff_ids) as root:
-                if copy.is_directory(root, path):
+            with copy_step.open_layers(services, state.diff_ids) as root:
+                if copy_step.is_directory(root, path):
                     return None
             owner = (0, 0)
             if state.config.user:
-                owner = copy.resolve_owner(services, state.diff_ids, state.config.user)
-            return copy.make_layer(
+                owner = copy_step.resolve_owner(services, state.diff_ids, state.config.user)
+            return copy_step.make_layer(
                 services,
                 state.diff_ids,
-                copy.make_directory(path, owner),
+                copy_step.make_directory(path, owner),
                 self._sources.pin,
                 newest=job.clock.newest,
                 exact=True,
@@ -280,7 +279,7 @@ class StageRun:
         async def make() -> Layer | None:
             return await in_thread(work)
 
-        key = cache.directory_key(state, path, job.clock.epoch)
+        key = step_cache.directory_key(state, path, job.clock.epoch)
         layer, created = await self._cache.get_or_make(key, instruction, make)
         self._state = state.step(
             instruction.source, created, layer, config, comment=key_comment(key)
@@ -292,7 +291,7 @@ class StageRun:
         owner = None
         if instruction.chown:
             owner = await in_thread(
-                copy.resolve_owner, self._services, state.diff_ids, instruction.chown
+                copy_step.resolve_owner, self._services, state.diff_ids, instruction.chown
             )
         layers = None
         if origin:
@@ -325,7 +324,7 @@ class StageRun:
         self, instruction: ast.Copy | ast.Add, content: list[str], owner: Ids | None
     ) -> str:
         owners = [f"{owner[0]}:{owner[1]}"] if owner is not None else []
-        return cache.copy_key(
+        return step_cache.copy_key(
             self._state,
             instruction.source,
             [*content, *owners],
@@ -339,7 +338,7 @@ class StageRun:
         state = self._state
         workdir = state.config.working_dir or "/"
         return await in_thread(
-            copy.make_layer,
+            copy_step.make_layer,
             self._services,
             () if instruction.link else state.diff_ids,
             lambda root: operation.copy_to(root, workdir, owner),
@@ -365,7 +364,7 @@ class StageRun:
             async def make() -> Layer | None:
                 mounts = await requests.mounts()
                 hidden = [f"{n}={v}" for n, v in job.graph.hidden.items()]
-                command = builder_run.RunCommand(
+                command = run_step.RunCommand(
                     arguments=arguments,
                     environment=(*build_args, *state.config.env, *hidden, *requests.environment),
                     host=host,
@@ -373,7 +372,7 @@ class StageRun:
                     newest=job.clock.newest,
                 )
                 await self._channel.write(" ---> Running in a container\n")
-                return await builder_run.run(
+                return await run_step.run(
                     job.containers,
                     state,
                     command,
@@ -384,7 +383,7 @@ class StageRun:
                     job.defer,
                 )
 
-            key = cache.run_key(
+            key = step_cache.run_key(
                 state,
                 (*arguments, instruction.script),
                 flags=instruction.flags,

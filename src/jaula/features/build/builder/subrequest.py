@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unsupported
-from jaula.features.build.builder.build import planner, read_dockerfile
+from jaula.features.build.builder.build_image import planner, read_dockerfile
 from jaula.images.dockerfile import describe
-from jaula.images.dockerfile.errors import DockerfileError
-from jaula.images.dockerfile.parser import parse
-from jaula.images.platform import parse_platform
-from jaula.spec.image import ImageConfig
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse
+from jaula.images.image_platform import parse_platform
+from jaula.spec.image_documents import ImageConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from jaula.features.build.files.context import ContextLocation
-    from jaula.features.build.options import BuildOptions
+    from jaula.features.build.build_options import BuildOptions
+    from jaula.features.build.files.context_directory import ContextLocation
     from jaula.images.dockerfile.ast import Dockerfile
     from jaula.images.dockerfile.budget import BuildBudget
-    from jaula.images.store.store import ImageStore
+    from jaula.images.store.image_store import ImageStore
 
 _VERSION = "1.0.0"  # of the documents
 LINT, OUTLINE, TARGETS, DESCRIBE = "lint", "outline", "targets", "subrequests.describe"

@@ -16,20 +16,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, InvalidRequest, Unavailable
-from jaula.features.build.buildkit.proto import session_pb2 as pb
+from jaula.features.build.buildkit.proto import session_pb2
 from jaula.features.build.buildkit.session_stream import receive, send
 from jaula.spec.protobuf import Kind, decoder
 
 if TYPE_CHECKING:
-    from jaula.grpc.connection import Stream
-    from jaula.spec.image import Descriptor
+    from jaula.grpc.http2_connection import Stream
+    from jaula.spec.image_documents import Descriptor
 
 _SERVICE = "/containerd.services.content.v1.Content/"
 _STORE = "buildkit-attachable-store-id"
 _CHUNK = 1 << 20  # bytes of one message
 _MAX_ID = 4096  # bytes
-_WRITE = pb.WriteContentRequest.WRITE
-_COMMIT = pb.WriteContentRequest.COMMIT
+_WRITE = session_pb2.WriteContentRequest.WRITE
+_COMMIT = session_pb2.WriteContentRequest.COMMIT
 
 
 class ClientContentStore:
@@ -59,14 +59,14 @@ class ClientContentStore:
         """
         stream = self._open("Info")
         try:
-            await send(stream, pb.BlobInfoRequest(digest=digest).SerializeToString())
+            await send(stream, session_pb2.BlobInfoRequest(digest=digest).SerializeToString())
             stream.end()
             data = await receive(stream)
             if data is None:
                 raise Unavailable("the client does not describe a blob")
         finally:
             stream.close()
-        return int(_decoded(pb.BlobInfoResponse, data).info.size)
+        return int(_decoded(session_pb2.BlobInfoResponse, data).info.size)
 
     async def read(self, digest: str, size: int) -> AsyncIterator[bytes]:
         """Yield the content of a blob of ``size`` bytes. The caller verifies the digest.
@@ -77,10 +77,10 @@ class ClientContentStore:
         stream = self._open("Read")
         received = 0
         try:
-            await send(stream, pb.ReadContentRequest(digest=digest).SerializeToString())
+            await send(stream, session_pb2.ReadContentRequest(digest=digest).SerializeToString())
             stream.end()
             while (data := await receive(stream)) is not None:
-                part = _decoded(pb.ReadContentResponse, data).data
+                part = _decoded(session_pb2.ReadContentResponse, data).data
                 received += len(part)
                 if received > size:
                     break
@@ -112,8 +112,11 @@ async def _write(stream: Stream, blob: Descriptor, chunks: AsyncIterator[bytes])
     :raises Conflict: when the client has the blob.
     """
     # The reference is the one that BuildKit uses, so an interrupted write is replaced.
-    request = pb.WriteContentRequest(
-        action=pb.WriteContentRequest.STAT, ref=blob.digest, total=blob.size, expected=blob.digest
+    request = session_pb2.WriteContentRequest(
+        action=session_pb2.WriteContentRequest.STAT,
+        ref=blob.digest,
+        total=blob.size,
+        expected=blob.digest,
     )
     await _exchange(stream, request)
     offset = 0
@@ -123,11 +126,13 @@ async def _write(stream: Stream, blob: Descriptor, chunks: AsyncIterator[bytes])
         while len(pending) >= _CHUNK:
             part = bytes(pending[:_CHUNK])
             del pending[:_CHUNK]
-            await _exchange(stream, pb.WriteContentRequest(action=_WRITE, offset=offset, data=part))
+            await _exchange(
+                stream, session_pb2.WriteContentRequest(action=_WRITE, offset=offset, data=part)
+            )
             offset += len(part)
     await _exchange(
         stream,
-        pb.WriteContentRequest(
+        session_pb2.WriteContentRequest(
             action=_COMMIT,
             offset=offset,
             data=bytes(pending),
@@ -137,7 +142,7 @@ async def _write(stream: Stream, blob: Descriptor, chunks: AsyncIterator[bytes])
     )
 
 
-async def _exchange(stream: Stream, request: pb.WriteContentRequest) -> None:
+async def _exchange(stream: Stream, request: session_pb2.WriteContentRequest) -> None:
     await send(stream, request.SerializeToString())
     if request.action == _COMMIT:
         stream.end()

@@ -27,9 +27,9 @@ from collections.abc import Callable
 
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.features.build.buildkit.proto.session_pb2 import Packet, Stat
-from jaula.kernel import paths
+from jaula.kernel import openat2
 from jaula.storage import free_space
-from jaula.storage.errors import file_error
+from jaula.storage.file_errors import file_error
 from jaula.storage.trees import set_xattr
 
 DIRECTORY, SYMLINK, DEVICE, PIPE, SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
@@ -43,7 +43,7 @@ _MAX_PATHS = 64 << 20  # bytes of all paths
 _MAX_PATH, _MAX_DEPTH = 4096, 512
 _MAX_OPEN = 32  # files that are written at a time
 _SPACE_INTERVAL = 32 << 20  # bytes between two checks of the free space
-_BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
+_BENEATH = openat2.RESOLVE.BENEATH | openat2.RESOLVE.NO_SYMLINKS
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Send = Callable[[bytes], None]
@@ -228,7 +228,7 @@ class FileReceiver:
             os.close(self._create(requested))
         directory, _, last = target.rpartition(b"/")
         try:
-            source = paths.openat2(
+            source = openat2.openat2(
                 self._root, directory or b".", os.O_PATH | os.O_DIRECTORY, resolve=_BENEATH
             )
         except OSError as error:
@@ -322,7 +322,7 @@ class FileReceiver:
             requested.exists = True
         directory, _, name = requested.path.rpartition(b"/")
         if directory != self._parent[0]:
-            descriptor = paths.openat2(
+            descriptor = openat2.openat2(
                 self._root, directory or b".", os.O_PATH | os.O_DIRECTORY, resolve=_BENEATH
             )
             os.close(self._parent[1])
@@ -341,7 +341,7 @@ class FileReceiver:
         for path, time in reversed(self._directories):
             try:
                 flags = os.O_RDONLY | os.O_DIRECTORY
-                descriptor = paths.openat2(self._root, path, flags, resolve=_BENEATH)
+                descriptor = openat2.openat2(self._root, path, flags, resolve=_BENEATH)
                 try:
                     os.utime(descriptor, ns=(time, time))
                 finally:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.features.build.builder.session import FILE_MODE, ExtraFile
+from jaula.features.build.builder.build_session import FILE_MODE, ExtraFile
 from jaula.features.build.buildkit.file_receiver import (
     CHARACTER,
     DEVICE,
@@ -24,12 +24,12 @@ from jaula.features.build.buildkit.file_receiver import (
     SYMLINK,
 )
 from jaula.features.build.buildkit.proto.session_pb2 import Packet, Stat
-from jaula.kernel import paths
+from jaula.kernel import openat2
 from jaula.storage.trees import read_xattrs
 
 _CHUNK = 32 * 1024  # bytes of a DATA packet
 _MAX_DEPTH = 1000
-_BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
+_BENEATH = openat2.RESOLVE.BENEATH | openat2.RESOLVE.NO_SYMLINKS
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: 0,
@@ -142,7 +142,7 @@ class FileSender:
             yield Packet(type=Packet.PACKET_DATA, ID=number).SerializeToString()
             return
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = paths.openat2(self._root, path, flags, resolve=_BENEATH)
+        descriptor = openat2.openat2(self._root, path, flags, resolve=_BENEATH)
         try:
             while data := os.read(descriptor, _CHUNK):
                 yield Packet(type=Packet.PACKET_DATA, ID=number, data=data).SerializeToString()

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unavailable
-from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.grpc_status import Code, GrpcError
 
 if TYPE_CHECKING:
-    from jaula.grpc.connection import Stream
+    from jaula.grpc.http2_connection import Stream
 
 IDLE_TIMEOUT = 120.0  # seconds without a message of a transfer
 

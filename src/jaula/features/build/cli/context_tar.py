@@ -11,9 +11,9 @@ import os
 import stat
 
 from jaula.cli.cli_errors import CliError
-from jaula.storage.tar import writer
-from jaula.storage.tar.entry import DIRECTORY, FIFO, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.writer import (
+from jaula.storage.tar import tar_writer
+from jaula.storage.tar.tar_entry import DIRECTORY, FIFO, REGULAR, SYMLINK, TarEntry
+from jaula.storage.tar.tar_writer import (
     TAR_TYPES,
     HardLinks,
     Sink,
@@ -42,7 +42,7 @@ class ContextTar:
 
     def text(self, name: str, content: bytes) -> None:
         """Add a file with ``content`` that does not exist on disk."""
-        self._writer.add(writer.new_entry(name, size=len(content)), [content])
+        self._writer.add(tar_writer.new_entry(name, size=len(content)), [content])
 
     def finish(self) -> None:
         """Write the end of the archive."""

@@ -17,7 +17,7 @@ import sys
 from jaula.cli.cli_errors import CliError, EngineError, UsageError
 from jaula.cli.client.api_client import quote
 from jaula.cli.images import image_archive
-from jaula.features.build.cli.secrets import parse_fields
+from jaula.features.build.cli.build_secrets import parse_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.client.api_client import Client
-    from jaula.storage.tar.entry import TarEntry
-    from jaula.storage.tar.reader import TarReader
+    from jaula.storage.tar.tar_entry import TarEntry
+    from jaula.storage.tar.tar_reader import TarReader
 
 _KINDS = ("local", "tar", "oci", "docker", "image")
 _KEYS = ("type", "dest", "name", "tar", "push", "compression", "force-compression")
@@ -128,7 +128,7 @@ def _unpack(chunks: Iterator[bytes], directory: str) -> None:
     from jaula.cli.containers.copy_target import TarBody
     from jaula.errors import JaulaError
     from jaula.storage.cp.extract_archive import ArchiveExtractor
-    from jaula.storage.tar.reader import TarReader
+    from jaula.storage.tar.tar_reader import TarReader
 
     try:
         os.makedirs(directory, exist_ok=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, TextIO
 
-    from jaula.features.build.cli.progress import ProgressStep
+    from jaula.features.build.cli.build_output import ProgressStep
 
 _MAX_LINES = 2000  # lines
 

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from jaula.features.build.cli.progress import ProgressStep
+    from jaula.features.build.cli.build_output import ProgressStep
 
 _INTERVAL = 0.1  # seconds between two drawings
 _RUNNING_LINES = 6  # lines shown of a running step
@@ -31,7 +31,7 @@ _BLUE, _RED, _PLAIN = "\x1b[34m", "\x1b[31m", "\x1b[0m"
 
 
 class TtyProgress:
-    """A progress view (:mod:`~jaula.features.build.cli.progress`), used as a context manager."""
+    """A progress view (:mod:`~jaula.features.build.cli.build_output`), a context manager."""
 
     def __init__(self, output: TextIO | None = None) -> None:
         self._output = output or sys.stderr

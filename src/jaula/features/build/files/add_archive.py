@@ -14,9 +14,9 @@ from contextlib import ExitStack
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.sources import Archive, File
-from jaula.storage.tar.entry import TarEntry
+from jaula.features.build.files.source_archives import Archive, File
 from jaula.storage.tar.sandboxed import open_archive
+from jaula.storage.tar.tar_entry import TarEntry
 
 
 class PackedArchive(msgspec.Struct, frozen=True):

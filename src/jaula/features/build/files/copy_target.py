@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
 from jaula.features.build.files import add_archive
-from jaula.features.build.files.errors import quote_path, translate_os_errors
-from jaula.features.build.files.quota import QuotaStream
-from jaula.features.build.files.sources import Source
-from jaula.kernel import paths
+from jaula.features.build.files.file_errno import quote_path, translate_os_errors
+from jaula.features.build.files.source_archives import Source
+from jaula.features.build.files.unpack_quota import QuotaStream
+from jaula.kernel import openat2
 from jaula.storage.cp.extract_archive import ArchiveExtractor
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _resolve(root: int, target: CopyTarget, source: Source, parents: Ids) -> tup
     path = target.path
     for _ in range(_LINKS_LIMIT):
         try:
-            existing = paths.open_in_root(root, path, os.O_PATH)
+            existing = openat2.open_in_root(root, path, os.O_PATH)
         except FileNotFoundError:
             existing = -1
         if existing >= 0:
@@ -145,12 +145,12 @@ def _directory(root: int, path: str, owner: Ids) -> int:
         os.chown(f"/proc/self/fd/{descriptor}", *owner)
         os.chmod(f"/proc/self/fd/{descriptor}", 0o755)  # independent of the umask
 
-    return paths.make_directory_in_root(root, path, made=made)
+    return openat2.make_directory_in_root(root, path, made=made)
 
 
 def _is_directory(root: int, path: str) -> bool:
     try:
-        os.close(paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY))
+        os.close(openat2.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY))
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec.msgpack
 
 from jaula.features.build.files.add_archive import PackedArchive
-from jaula.storage.tar.entry import REGULAR
+from jaula.storage.tar.tar_entry import REGULAR
 
 if TYPE_CHECKING:
-    from jaula.features.build.files.sources import Source
+    from jaula.features.build.files.source_archives import Source
     from jaula.images.registry.cancellation import Cancellation
 
 _VERSION = 1

@@ -12,9 +12,9 @@ from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import image_archive
 from jaula.cli.images.image_archive import chunks
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output as output_inspect
+from jaula.cli.output import inspect_output
 from jaula.cli.output.progress_line import Progress, file_size
-from jaula.features.checkpoint.cli import request as checkpoint
+from jaula.features.checkpoint.cli import checkpoint_request
 from jaula.spec.fast_json import decode_lines
 from jaula.spec.units import human_size
 
@@ -29,10 +29,10 @@ def create(options: Options) -> int:
     if rounds := options.number("pre-copy"):
         members["PreCopy"] = rounds
     client = Client(Settings.host)
-    checkpoint.create(client, options, members)
+    checkpoint_request.create(client, options, members)
     if rounds:
         path = f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}"
-        _print_rounds(client.get(path, checkpoint.query(options)))
+        _print_rounds(client.get(path, checkpoint_request.query(options)))
     print(name)
     return 0
 
@@ -66,7 +66,7 @@ CREATE = Command(
         Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
         Flag("pre-copy", "", "int", "Write memory in up to so many rounds before it stops"),
         Flag("with-files", "", "bool", "Save the changed files of the root, and the volumes"),
-        *checkpoint.FLAGS,
+        *checkpoint_request.FLAGS,
     ),
     min_args=2,
     max_args=2,
@@ -89,15 +89,15 @@ def export(options: Options) -> int:
     container, name = options.arguments
     client = Client(Settings.host)
     base = f"/jaula/containers/{quote(container)}"
-    query = checkpoint.query(options)
+    query = checkpoint_request.query(options)
     if options.text("key"):
         from jaula import feature
 
         feature.require("trust", "checkpoint export --key")
-        from jaula.features.trust.cli import keys as trust
+        from jaula.features.trust.cli import trust_keys
 
-        trust.enable()
-        key = trust.private_key(options.text("key"))
+        trust_keys.enable()
+        key = trust_keys.private_key(options.text("key"))
         manifest = client.open("GET", f"{base}/checkpoint-manifest/{quote(name)}", query)
         signature = key.sign(b"".join(manifest.chunks()))
         query += (("signature", b64encode(signature).decode()),)
@@ -111,7 +111,7 @@ EXPORT = Command(
     "Export a checkpoint as a tar archive (streamed to STDOUT by default)",
     export,
     flags=(
-        checkpoint.DIRECTORY,
+        checkpoint_request.DIRECTORY,
         Flag("key", "k", "string", "Sign with this private key file", completes="file"),
         Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),
     ),
@@ -192,12 +192,12 @@ def inspect(options: Options) -> int:
     """Print the facts about the checkpoints of one container."""
     container, *names = options.arguments
     client = Client(Settings.host)
-    return output_inspect.show(
+    return inspect_output.show(
         names,
         options.text("format"),
         lambda name: client.get(
             f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}",
-            checkpoint.query(options),
+            checkpoint_request.query(options),
         ),
     )
 
@@ -206,7 +206,7 @@ INSPECT = Command(
     "[OPTIONS] CONTAINER CHECKPOINT [CHECKPOINT...]",
     "Display detailed information on one or more checkpoints",
     inspect,
-    flags=(checkpoint.DIRECTORY, output_inspect.FORMAT),
+    flags=(checkpoint_request.DIRECTORY, inspect_output.FORMAT),
     min_args=2,
     description=(
         "Prints size, addresses and options of a checkpoint, and whether the container can be "
@@ -227,7 +227,7 @@ def ls(options: Options) -> int:
     """Print the names of the checkpoints."""
     path = f"/containers/{quote(options.arguments[0])}/checkpoints"
     print("CHECKPOINT NAME")
-    for item in Client(Settings.host).get(path, checkpoint.query(options)) or []:
+    for item in Client(Settings.host).get(path, checkpoint_request.query(options)) or []:
         print(item["Name"])
     return 0
 
@@ -236,7 +236,7 @@ LS = Command(
     "[OPTIONS] CONTAINER",
     "List checkpoints for a container",
     ls,
-    flags=(checkpoint.DIRECTORY,),
+    flags=(checkpoint_request.DIRECTORY,),
     min_args=1,
     max_args=1,
     description="Prints the names of the checkpoints of one container.",
@@ -250,7 +250,7 @@ def rm(options: Options) -> int:
     """Remove the checkpoint."""
     container, name = options.arguments
     path = f"/containers/{quote(container)}/checkpoints/{quote(name)}"
-    Client(Settings.host).request("DELETE", path, checkpoint.query(options))
+    Client(Settings.host).request("DELETE", path, checkpoint_request.query(options))
     return 0
 
 
@@ -258,7 +258,7 @@ RM = Command(
     "[OPTIONS] CONTAINER CHECKPOINT",
     "Remove a checkpoint",
     rm,
-    flags=(checkpoint.DIRECTORY,),
+    flags=(checkpoint_request.DIRECTORY,),
     min_args=2,
     max_args=2,
     description="Removes one checkpoint. The removal of a container removes all of its own.",

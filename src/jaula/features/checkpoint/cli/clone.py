@@ -11,7 +11,7 @@ from jaula.cli.containers import publish_option
 from jaula.cli.containers.create_body import pairs
 from jaula.cli.main import Settings
 from jaula.cli.output.progress_line import Progress
-from jaula.features.checkpoint.cli import request as checkpoint
+from jaula.features.checkpoint.cli import checkpoint_request
 
 
 def run(options: Options) -> int:
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     path = f"/jaula/containers/{quote(container)}/clone/{quote(name)}"
     with Progress("clone"):
-        created = client.document("POST", path, checkpoint.query(options), body)
+        created = client.document("POST", path, checkpoint_request.query(options), body)
     identifier = str(created["Id"])
     if not options.on("no-start"):
         query = (("checkpoint", name),)
@@ -60,7 +60,7 @@ COMMAND = Command(
     "Create and start another container from a snapshot",
     run,
     flags=(
-        checkpoint.DIRECTORY,
+        checkpoint_request.DIRECTORY,
         Flag("label", "l", "list", "Set meta data on the clone (key=value)"),
         Flag("name", "", "string", "Assign a name to the clone"),
         Flag(

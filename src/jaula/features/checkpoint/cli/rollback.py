@@ -6,7 +6,7 @@ from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
 from jaula.cli.output.progress_line import Progress
-from jaula.features.checkpoint.cli import request as checkpoint
+from jaula.features.checkpoint.cli import checkpoint_request
 
 
 def run(options: Options) -> int:
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     path = f"/jaula/containers/{quote(container)}/rollback/{quote(name)}"
     client = Client(Settings.host)
     with Progress("rollback"):
-        client.request("POST", path, checkpoint.query(options))
+        client.request("POST", path, checkpoint_request.query(options))
     print(container)
     return 0
 
@@ -24,7 +24,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER NAME",
     "Put the processes, the files and the volumes of a container back to a snapshot",
     run,
-    flags=(checkpoint.DIRECTORY,),
+    flags=(checkpoint_request.DIRECTORY,),
     min_args=2,
     max_args=2,
     description=(

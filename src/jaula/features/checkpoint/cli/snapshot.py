@@ -5,12 +5,12 @@ from __future__ import annotations
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Options
 from jaula.cli.main import Settings
-from jaula.features.checkpoint.cli import request as checkpoint
+from jaula.features.checkpoint.cli import checkpoint_request
 
 
 def run(options: Options) -> int:
     """Create the checkpoint and print its name."""
-    checkpoint.create(Client(Settings.host), options, {"Exit": False, "Files": True})
+    checkpoint_request.create(Client(Settings.host), options, {"Exit": False, "Files": True})
     print(options.arguments[1])
     return 0
 
@@ -19,7 +19,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER NAME",
     "Save the processes, the files and the volumes of a running container",
     run,
-    flags=checkpoint.FLAGS,
+    flags=checkpoint_request.FLAGS,
     min_args=2,
     max_args=2,
     description=(

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
-from jaula.features.checkpoint.runtime.images import AFFINITY, MAX_IMAGE, invalid, open_file
-from jaula.runtime.init.rlimits import cpu_list
+from jaula.features.checkpoint.runtime.criu_images import AFFINITY, MAX_IMAGE, invalid, open_file
+from jaula.runtime.init.set_rlimits import cpu_list
 
 _ONLINE = "/sys/devices/system/cpu/online"
 _decode = msgspec.json.Decoder(dict[int, tuple[int, ...]]).decode

@@ -17,8 +17,8 @@ import socket
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from jaula.kernel.conntrack import Flow, add_tcp
 from jaula.kernel.netlink import Netlink
+from jaula.kernel.nfnetlink_conntrack import Flow, add_tcp
 from jaula.kernel.nftables import NETLINK_NETFILTER
 from jaula.kernel.rtnetlink import Rtnetlink
 

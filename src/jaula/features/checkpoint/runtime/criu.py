@@ -25,8 +25,8 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from jaula.errors import RuntimeFailure, Unsupported
-from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
-from jaula.kernel import process
+from jaula.features.checkpoint.runtime.proto import rpc_pb2
+from jaula.kernel import process_calls
 from jaula.runtime import seqpacket
 
 NAME = "criu"
@@ -107,7 +107,7 @@ class Criu:
         finally:
             theirs.close()
         self.pid = self._process.pid
-        self._pidfd = process.pidfd_open(self.pid)
+        self._pidfd = process_calls.pidfd_open(self.pid)
         self.restored = 0  # pid of a restored process that runs already; 0: none does
 
     def __enter__(self) -> Criu:
@@ -149,13 +149,15 @@ class Criu:
 
         :raises RuntimeFailure: when the process does not answer.
         """
-        answer = self._exchange(rpc.Request(type=rpc.VERSION), {})
+        answer = self._exchange(rpc_pb2.Request(type=rpc_pb2.VERSION), {})
         found = answer.version
         return Version(found.major, found.minor, found.sublevel)
 
     def tracks_memory(self) -> bool:
         """Return whether the kernel tracks written pages, which pre-copy needs."""
-        request = rpc.Request(type=rpc.FEATURE_CHECK, features=rpc.Features(mem_track=True))
+        request = rpc_pb2.Request(
+            type=rpc_pb2.FEATURE_CHECK, features=rpc_pb2.Features(mem_track=True)
+        )
         answer = self._exchange(request, {}, check=False)
         return bool(answer.success and answer.features.mem_track)
 
@@ -164,29 +166,31 @@ class Criu:
 
         Another request follows.
         """
-        request = rpc.Request(type=rpc.FEATURE_CHECK, features=rpc.Features(), keep_open=True)
+        request = rpc_pb2.Request(
+            type=rpc_pb2.FEATURE_CHECK, features=rpc_pb2.Features(), keep_open=True
+        )
         self._exchange(request, {}, check=False)
 
-    def dump(self, options: rpc.Options, handlers: Mapping[str, Handler]) -> None:
+    def dump(self, options: rpc_pb2.Options, handlers: Mapping[str, Handler]) -> None:
         """Write the images of a process tree.
 
         :raises RuntimeFailure: with CRIU's reason; the processes run on.
         """
-        self._exchange(rpc.Request(type=rpc.DUMP, options=options), handlers)
+        self._exchange(rpc_pb2.Request(type=rpc_pb2.DUMP, options=options), handlers)
 
-    def pre_dump(self, options: rpc.Options) -> None:
+    def pre_dump(self, options: rpc_pb2.Options) -> None:
         """Write the memory of a process tree that runs on, and note what it writes from now on.
 
         :raises RuntimeFailure: with CRIU's reason.
         """
-        self._exchange(rpc.Request(type=rpc.PRE_DUMP, options=options), {})
+        self._exchange(rpc_pb2.Request(type=rpc_pb2.PRE_DUMP, options=options), {})
 
-    def restore(self, options: rpc.Options, handlers: Mapping[str, Handler]) -> int:
+    def restore(self, options: rpc_pb2.Options, handlers: Mapping[str, Handler]) -> int:
         """Restore a process tree; return the pid of its root.
 
         :raises RuntimeFailure: with CRIU's reason; none of the processes is left.
         """
-        answer = self._exchange(rpc.Request(type=rpc.RESTORE, options=options), handlers)
+        answer = self._exchange(rpc_pb2.Request(type=rpc_pb2.RESTORE, options=options), handlers)
         return int(answer.restored.pid)
 
     def _wait(self) -> None:
@@ -217,8 +221,8 @@ class Criu:
                 raise ServiceEnded("criu was killed")
 
     def _exchange(
-        self, request: rpc.Request, handlers: Mapping[str, Handler], *, check: bool = True
-    ) -> rpc.Response:
+        self, request: rpc_pb2.Request, handlers: Mapping[str, Handler], *, check: bool = True
+    ) -> rpc_pb2.Response:
         try:
             seqpacket.send(self._sock, request.SerializeToString())
         except OSError as error:
@@ -233,17 +237,17 @@ class Criu:
                 if not data:
                     raise ServiceEnded("criu ended without an answer")
                 try:
-                    response = rpc.Response.FromString(data)
+                    response = rpc_pb2.Response.FromString(data)
                 except DecodeError as error:
                     raise RuntimeFailure(f"criu sent a malformed answer: {error}") from error
-                if response.type != rpc.NOTIFY:
+                if response.type != rpc_pb2.NOTIFY:
                     if check and not response.success:
                         raise RuntimeFailure(_reason(request, response))
                     return response
                 notification = response.notification
                 handler = handlers.get(notification.script, _go_on)
                 success = handler(notification.pid, fds)
-                answer = rpc.Request(type=rpc.NOTIFY, notify_success=success)
+                answer = rpc_pb2.Request(type=rpc_pb2.NOTIFY, notify_success=success)
                 try:
                     seqpacket.send(self._sock, answer.SerializeToString())
                 except OSError as error:
@@ -325,7 +329,7 @@ def _go_on(_pid: int, _fds: list[int]) -> bool:
     return True
 
 
-def _reason(request: rpc.Request, response: rpc.Response) -> str:
+def _reason(request: rpc_pb2.Request, response: rpc_pb2.Response) -> str:
     """Return the error of a response with the last error lines of CRIU's log.
 
     On a full disk the log may lack them, and the error of the response is the first one.
@@ -337,7 +341,7 @@ def _reason(request: rpc.Request, response: rpc.Response) -> str:
     )
     if options.IsInitialized():
         lines = _log_errors(directory)
-    word = "restore" if request.type == rpc.RESTORE else "dump"
+    word = "restore" if request.type == rpc_pb2.RESTORE else "dump"
     text = "; ".join(lines)
     if not text and _OWN_LIMIT not in response.error_message:
         text = response.error_message

@@ -28,22 +28,30 @@ import msgspec
 from jaula.errors import FREE_SPACE, FULL, JaulaError, RuntimeFailure
 from jaula.features.checkpoint.runtime import (
     affinity,
-    check,
+    check_images,
     criu,
+    criu_images,
     expected,
-    images,
     inherited_namespaces,
-    network,
     pre_dump,
+    restore_network,
 )
-from jaula.features.checkpoint.runtime.check import refuse
-from jaula.features.checkpoint.runtime.hold import Hold
-from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
+from jaula.features.checkpoint.runtime.check_images import refuse
+from jaula.features.checkpoint.runtime.migration_hold import Hold
+from jaula.features.checkpoint.runtime.proto import rpc_pb2
 from jaula.kernel import mountinfo, namespaces
 from jaula.runtime import seqpacket
 from jaula.runtime.interfaces import Cgroup
-from jaula.runtime.protocol import COMMIT, HELD, READY, ROUND, STOP, CheckpointRequest, PreDumpRound
-from jaula.spec.runtime import Spec
+from jaula.runtime.shim_protocol import (
+    COMMIT,
+    HELD,
+    READY,
+    ROUND,
+    STOP,
+    CheckpointRequest,
+    PreDumpRound,
+)
+from jaula.spec.runtime_spec import Spec
 
 GHOST_LIMIT = 64 << 20  # bytes of an open file without a name that images may hold
 _NETWORK_IMAGES = ("netns-ct-", "netns-exp-")  # of conntrack
@@ -79,7 +87,7 @@ _HINTS = {
 
 def dump(
     spec: Spec,
-    confinement: check.Expected,
+    confinement: check_images.Expected,
     request: CheckpointRequest,
     init: int,
     cgroup: Cgroup,
@@ -90,7 +98,8 @@ def dump(
 
     ``cgroup`` is that of the container, and ``init`` its first process. The images are checked as a
     restore does, before the container is killed. With ``held`` the decision may come from a later
-    engine, and only a decision ends the hold (:mod:`jaula.features.checkpoint.runtime.hold`).
+    engine, and only a decision ends the hold
+    (:mod:`jaula.features.checkpoint.runtime.migration_hold`).
 
     :raises InvalidRequest: when the container uses what no checkpoint can hold.
     :raises RuntimeFailure: with CRIU's reason, or when the engine did not commit. The container
@@ -126,7 +135,7 @@ def dump(
             stopped_at = time.monotonic_ns()
             # CRIU reports no lock of a network that it is in, and locks known connections only.
             if held is not None and "network" in inherited:
-                network.lock(init)
+                restore_network.lock(init)
         except OSError as error:
             aborted.append(str(error))
             return False
@@ -137,11 +146,11 @@ def dump(
         try:
             for name in os.listdir(directory):
                 # The engine sets the network up itself, and a restore makes the parent directory.
-                if name.startswith(_NETWORK_IMAGES) or name == images.PARENT:
+                if name.startswith(_NETWORK_IMAGES) or name == criu_images.PARENT:
                     os.unlink(name, dir_fd=directory)
             rounds.remove()
             affinity.write(directory, pids)
-            check.check(images.read_all(directory), confinement)
+            check_images.check(criu_images.read_all(directory), confinement)
             cgroup.freeze(wait=False)
             is_frozen = True
             report = HELD + b" %d" % (time.monotonic_ns() - stopped_at)
@@ -153,7 +162,7 @@ def dump(
                     aborted.append("criu was killed")
                     return False
                 answer, _ = seqpacket.receive(commit)
-        except images.InvalidImages as error:
+        except criu_images.InvalidImages as error:
             aborted.append(f"a restore would be refused: {error.problem}")
             return False
         except (OSError, JaulaError) as error:
@@ -182,7 +191,7 @@ def dump(
     )
     rounds = pre_dump.Rounds(work, directory, start_criu, report)
     try:
-        options = rpc.Options(
+        options = rpc_pb2.Options(
             images_dir_fd=directory,
             work_dir_fd=work,
             pid=init,
@@ -198,10 +207,10 @@ def dump(
             log_file=criu.LOG,
             notify_scripts=True,
             manage_cgroups=True,
-            manage_cgroups_mode=rpc.SOFT,
+            manage_cgroups_mode=rpc_pb2.SOFT,
             external=[f"mnt[{path}]:{path}" for path in _external(spec, init)],
             empty_namespaces=0 if "network" in inherited else int(namespaces.CLONE.NEWNET),
-            network_lock=rpc.NFTABLES,
+            network_lock=rpc_pb2.NFTABLES,
             timeout=TIMEOUT,
         )
         if request.pre_copy:
@@ -210,7 +219,7 @@ def dump(
                 options.track_mem, options.parent_images = True, rounds.parent
             pids = cgroup.pids()
             check_container(init, pids, tcp=is_tcp, inherited=inherited)
-        reuse = network.address_reuse(pids) if request.tcp_established else {}
+        reuse = restore_network.address_reuse(pids) if request.tcp_established else {}
         try:
             with start_criu() as service:
                 handlers = {
@@ -223,7 +232,7 @@ def dump(
             if is_killed:
                 return
             run_ids = _run_ids(work) if "network" in inherited else ("",)
-            network.unlock(init, pids, reuse, run_ids)  # CRIU does it, unless it was killed
+            restore_network.unlock(init, pids, reuse, run_ids)  # CRIU does it, unless it was killed
             if aborted:
                 raise RuntimeFailure(f"the checkpoint was not recorded: {aborted[0]}") from error
             error.hint = next(
@@ -310,7 +319,7 @@ def check_container(
                 _check_segments(pid)
     _check_queues(init)
     if "network" not in inherited:
-        network.check(init)
+        restore_network.check(init)
     sockets = _sockets(pids) if "network" in inherited else None
     if not tcp and (connection := _connection(init, sockets)):
         raise refuse(

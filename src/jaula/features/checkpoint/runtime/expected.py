@@ -6,20 +6,19 @@ import os
 import resource
 
 from jaula.errors import InvalidRequest, RuntimeFailure
-from jaula.features.checkpoint.runtime.check import CONSOLE, UNCONFINED, Expected, refuse
+from jaula.features.checkpoint.runtime.check_images import CONSOLE, UNCONFINED, Expected, refuse
 from jaula.kernel import selinuxfs
 from jaula.kernel.landlock import LANDLOCK_SCOPE
 from jaula.kernel.mounts import MS
-from jaula.kernel.paths import components
-from jaula.runtime.create import devices, mount_options, mount_plan
-from jaula.runtime.create.namespaces import KINDS
-from jaula.runtime.create.process import FdStack
-from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import lsm_labels
-from jaula.runtime.init.exec import ProcessConfig
+from jaula.kernel.openat2 import components
+from jaula.runtime.create import device_nodes, mount_options, mount_plan
+from jaula.runtime.create.clone_process import FdStack
+from jaula.runtime.create.namespace_plan import KINDS
+from jaula.runtime.init import process_labels, process_setup
+from jaula.runtime.init.process_setup import ProcessConfig
 from jaula.runtime.interfaces import Interfaces
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
-from jaula.spec.runtime import Mount, Spec, State
+from jaula.spec.runtime_spec import Mount, Spec, State
 
 _ATTRIBUTES = int(MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC)
 _OWN = frozenset({"pid", "network", "ipc", "uts", "mount", "user"})
@@ -162,7 +161,7 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
         oom_score_adj=_own_oom_score() if oom_score_adj is None else oom_score_adj,
         apparmor=_named(process.apparmor_profile),
         selinux=label,
-        context=lsm_labels.mount_label(spec) or "",
+        context=process_labels.mount_label(spec) or "",
         nice=min(os.getpriority(os.PRIO_PROCESS, 0), scheduler.nice if scheduler else 0),
         realtime=scheduler.priority if scheduler else 0,
         roots=_roots(spec),
@@ -181,7 +180,7 @@ def of_container(
     assert spec.process is not None
     fd_stack = FdStack()
     try:
-        config = init_exec.prepare(
+        config = process_setup.prepare(
             spec.process,
             spec.linux,
             state,
@@ -281,5 +280,5 @@ def _mount_points(spec: Spec) -> frozenset[str]:
     if spec.process.terminal:
         points.add(CONSOLE)
     if not any(mount_plan.is_device_directory(mount) for mount in spec.mounts):
-        points |= {node.path for node in devices.device_nodes(linux.devices)}
+        points |= {node.path for node in device_nodes.device_nodes(linux.devices)}
     return frozenset(points)

@@ -26,10 +26,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
-from jaula.kernel import namespaces, process
+from jaula.features.checkpoint.runtime.proto import images_pb2
+from jaula.kernel import namespaces, process_calls
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime.create.namespaces import KINDS
+from jaula.runtime.create.namespace_plan import KINDS
 
 _NAMES = {flag: name for name, flag in namespaces.KINDS.items()}
 _OFFSETS = "/proc/self/timens_offsets"
@@ -44,7 +44,7 @@ class Created(NamedTuple):
     kinds: frozenset[str]
     hostname: str
     domainname: str
-    clocks: pb.TimeNamespace | None  # from which the clocks of a time namespace go on
+    clocks: images_pb2.TimeNamespace | None  # from which the clocks of a time namespace go on
 
 
 def open_all(pid: int, kinds: Iterable[str]) -> dict[str, int]:
@@ -91,9 +91,9 @@ def create_within(user_fd: int, created: Created) -> None:
     namespaces.unshare(flags)
     if "uts" in created.kinds:
         if created.hostname:
-            process.sethostname(created.hostname)
+            process_calls.sethostname(created.hostname)
         if created.domainname:
-            process.setdomainname(created.domainname)
+            process_calls.setdomainname(created.domainname)
     if offsets:
         fd = os.open(_OFFSETS, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -112,7 +112,7 @@ def open_created(pid: int, created: Created) -> dict[str, int]:
 
 
 def clock_offsets(
-    clocks: pb.TimeNamespace, own: Mapping[str, int], now: Mapping[str, int]
+    clocks: images_pb2.TimeNamespace, own: Mapping[str, int], now: Mapping[str, int]
 ) -> bytes:
     """Return the text for timens_offsets(7) with which clocks go on. Pure.
 

@@ -11,8 +11,8 @@ from typing import BinaryIO, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from jaula.features.checkpoint.runtime import images
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime import criu_images
+from jaula.features.checkpoint.runtime.proto import images_pb2
 
 _KINDS = ("pagemap", "pagemap-shmem")
 _IN_PARENT = 1  # PE_PARENT: the pages are in the images of the round before
@@ -27,20 +27,20 @@ def check(directory: int) -> None:
 
     :raises InvalidRequest: when one is shorter or missing, or a map is malformed.
     """
-    for name in images.names(directory):
-        number, own = images.split_round(name)
-        if images.kind_of(own) not in _KINDS:
+    for name in criu_images.names(directory):
+        number, own = criu_images.split_round(name)
+        if criu_images.kind_of(own) not in _KINDS:
             continue
         pages_id, needed = _read_map(directory, name, own)
         pages = f"pages-{pages_id}.img"
         if number:
-            pages = images.round_name(number, pages)
+            pages = criu_images.round_name(number, pages)
         if needed and (size := _size(directory, pages)) < needed:
-            raise images.invalid(f"{pages} has {size} bytes, and {name} needs {needed}")
+            raise criu_images.invalid(f"{pages} has {size} bytes, and {name} needs {needed}")
 
 
 def _size(directory: int, name: str) -> int:
-    fd = images.open_file(directory, name)
+    fd = criu_images.open_file(directory, name)
     try:
         return os.fstat(fd).st_size
     finally:
@@ -49,15 +49,15 @@ def _size(directory: int, name: str) -> int:
 
 def _read_map(directory: int, name: str, own: str) -> tuple[int, int]:
     """Return the number of the file with the pages, and how many bytes of it are read."""
-    with open(images.open_file(directory, name), "rb") as file:
-        empty = images.encode(own, ())
+    with open(criu_images.open_file(directory, name), "rb") as file:
+        empty = criu_images.encode(own, ())
         if file.read(len(empty)) != empty:
-            raise images.invalid(f"{name} is not an image of that kind")
-        head = _next(file, name, pb.PagemapHead)
+            raise criu_images.invalid(f"{name} is not an image of that kind")
+        head = _next(file, name, images_pb2.PagemapHead)
         if head is None:
-            raise images.invalid(f"{name} is truncated")
+            raise criu_images.invalid(f"{name} is truncated")
         count = 0
-        while (entry := _next(file, name, pb.PagemapEntry)) is not None:
+        while (entry := _next(file, name, images_pb2.PagemapEntry)) is not None:
             if not (entry.in_parent or entry.flags & _IN_PARENT):
                 has_count = entry.HasField("nr_pages")
                 count += entry.nr_pages if has_count else entry.compat_nr_pages
@@ -72,12 +72,12 @@ def _next(file: BinaryIO, name: str, message: type[M]) -> M | None:
     length = int.from_bytes(prefix, "little")
     body = file.read(length) if length <= _MAX_MESSAGE else b""
     if len(prefix) != 4 or len(body) != length:
-        raise images.invalid(f"{name} is truncated")
+        raise criu_images.invalid(f"{name} is truncated")
     decoded = message()
     try:
         decoded.MergeFromString(body)
     except DecodeError:
-        raise images.invalid(f"{name} has a malformed message") from None
+        raise criu_images.invalid(f"{name} has a malformed message") from None
     if not decoded.IsInitialized():
-        raise images.invalid(f"{name} has an incomplete message")
+        raise criu_images.invalid(f"{name} has an incomplete message")
     return decoded

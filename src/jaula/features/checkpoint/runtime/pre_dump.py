@@ -9,7 +9,7 @@ soft-dirty bits of pages that it has not written.
 
 Each round has a directory of its own during the dump, where CRIU looks for it. The names that its
 images have in a checkpoint are those of
-:func:`jaula.features.checkpoint.runtime.images.round_name`.
+:func:`jaula.features.checkpoint.runtime.criu_images.round_name`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from jaula.errors import RuntimeFailure
-from jaula.features.checkpoint.runtime import criu, images
-from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
-from jaula.runtime.protocol import MAX_ROUNDS, PreDumpRound
+from jaula.features.checkpoint.runtime import criu, criu_images
+from jaula.features.checkpoint.runtime.proto import rpc_pb2
+from jaula.runtime.shim_protocol import MAX_ROUNDS, PreDumpRound
 
 _SMALL = 8 << 20  # bytes of a round after which no other is worth its time
 _MAX_REASON = 1000  # characters of a failure that are reported
@@ -64,19 +64,19 @@ class Rounds:
         """
         return f"../{_name(len(self._done))}" if self._done and not self._failed else ""
 
-    def run(self, options: rpc.Options, count: int) -> None:
+    def run(self, options: rpc_pb2.Options, count: int) -> None:
         """Write at most ``count`` rounds, until one fails."""
         while not self._failed and len(self._done) < min(count, MAX_ROUNDS):
             if self._done and is_enough(self._done):
                 return
             self._round(options)
 
-    def _round(self, options: rpc.Options) -> None:
+    def _round(self, options: rpc_pb2.Options) -> None:
         number, start = len(self._done) + 1, time.monotonic_ns()
         os.mkdir(_name(number), 0o711, dir_fd=self._directory)
         written = self._open(number)
         try:
-            request = rpc.Options()
+            request = rpc_pb2.Options()
             request.CopyFrom(options)
             request.images_dir_fd = written
             request.track_mem = True
@@ -91,9 +91,9 @@ class Rounds:
                 self._report(PreDumpRound(number, 0, took, str(error)[:_MAX_REASON]))
                 return
             size = 0
-            for name in filter(images.is_memory, os.listdir(written)):
+            for name in filter(criu_images.is_memory, os.listdir(written)):
                 size += os.stat(name, dir_fd=written).st_size
-                link = images.round_name(number, name)
+                link = criu_images.round_name(number, name)
                 os.link(name, link, src_dir_fd=written, dst_dir_fd=self._links)
         finally:
             os.close(written)

@@ -16,8 +16,8 @@ import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.features.checkpoint.runtime import criu
-from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
-from jaula.kernel import process
+from jaula.features.checkpoint.runtime.proto import rpc_pb2
+from jaula.kernel import process_calls
 
 
 class CriuReport(msgspec.Struct, frozen=True):
@@ -62,13 +62,13 @@ def _dump_socket() -> None:
             raise RuntimeFailure("the process to dump has not started")
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            options = rpc.Options(
+            options = rpc_pb2.Options(
                 images_dir_fd=fd,
                 pid=pid,
                 leave_running=True,
                 log_level=criu.LOG_LEVEL,
                 log_file=criu.LOG,
-                network_lock=rpc.SKIP,
+                network_lock=rpc_pb2.SKIP,
             )
             with criu.Criu() as service:
                 service.dump(options, {})
@@ -86,13 +86,13 @@ def _wait_with_socket(done: int, parent: int) -> None:
     """Open a socket, close every other descriptor, say so and wait. Does not return."""
     try:
         os.setsid()
-        process.die_with_parent(parent)
+        process_calls.die_with_parent(parent)
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         null = os.open("/dev/null", os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)
         os.write(done, b"+")
-        process.close_fds_except((0, 1, 2, sock.fileno()))
+        process_calls.close_fds_except((0, 1, 2, sock.fileno()))
         signal.pause()
     finally:
         os._exit(0)

@@ -46,9 +46,9 @@ def run(options: Options) -> int:
         return exec_.attach(client, options, path, body, tty=tty, stdin=stdin)
     if options.is_set("target"):
         raise CliError(f"--target: {name} does not run")
-    from jaula.features.debug.cli import copy as debug_copy
+    from jaula.features.debug.cli import debug_copy_command
 
-    return debug_copy.run(client, options, name, body)
+    return debug_copy_command.run(client, options, name, body)
 
 
 def _container(client: Client, name: str) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.features.demo.runner import TourRunner
-from jaula.features.demo.terminal import Terminal
+from jaula.features.demo.simulated_terminal import Terminal
 
 INTERRUPT, DETACH = "\x03", "\x10\x11"
 

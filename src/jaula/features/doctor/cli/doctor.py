@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from jaula.features.doctor.checks import Finding
+    from jaula.features.doctor.doctor_checks import Finding
 
 
 def run(options: Options) -> int:
@@ -26,17 +26,20 @@ def run(options: Options) -> int:
     if target := options.text("against"):
         return _compare(target, output_format)
     site_packages.enable()
-    from jaula.features.doctor import checks, host
+    from jaula.features.doctor import doctor_checks, host_state
     from jaula.features.doctor.kernel import check_config
 
-    findings = [*checks.examine(host.read()), *checks.kernel_features(check_config.check())]
+    findings = [
+        *doctor_checks.examine(host_state.read()),
+        *doctor_checks.kernel_features(check_config.check()),
+    ]
     if output_format == "json":
         import msgspec
 
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
         print("\n".join(line(finding) for finding in findings))
-    return 1 if checks.has_blocker(findings) else 0
+    return 1 if doctor_checks.has_blocker(findings) else 0
 
 
 def line(finding: Finding) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from jaula.features.doctor.kernel import kconfig
-from jaula.features.doctor.kernel.features import FEATURES, Feature
+from jaula.features.doctor.kernel.kernel_features import FEATURES, Feature
 from jaula.features.verify.model.result import table
 
 

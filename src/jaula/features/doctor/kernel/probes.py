@@ -21,10 +21,12 @@ from jaula.kernel import (
     mounts,
     namespaces,
     netlink,
-    paths,
-    process,
+    process_calls,
     rtnetlink,
     seccomp,
+)
+from jaula.kernel import (
+    openat2 as openat2_call,
 )
 from jaula.kernel.child_process import run_in_child
 from jaula.kernel.namespaces import CLONE
@@ -110,7 +112,7 @@ def libseccomp() -> str | None:
 
 def openat2() -> str | None:
     """Probe openat2(2), Linux 5.6."""
-    return _error_of(lambda: os.close(paths.openat2(mounts.AT_FDCWD, "/", os.O_PATH)))
+    return _error_of(lambda: os.close(openat2_call.openat2(mounts.AT_FDCWD, "/", os.O_PATH)))
 
 
 def clone3() -> str | None:
@@ -128,12 +130,12 @@ def clone3() -> str | None:
 
 def pidfd() -> str | None:
     """Probe pidfd_open(2), Linux 5.3."""
-    return _error_of(lambda: os.close(process.pidfd_open(os.getpid())))
+    return _error_of(lambda: os.close(process_calls.pidfd_open(os.getpid())))
 
 
 def close_range() -> str | None:
     """Probe close_range(2) with CLOEXEC, Linux 5.11."""
-    return _error_of(lambda: process.close_on_exec_from(1 << 20))
+    return _error_of(lambda: process_calls.close_on_exec_from(1 << 20))
 
 
 def mount_api() -> str | None:
@@ -166,10 +168,10 @@ def nftables() -> str | None:
     """Probe a table with address translation in a temporary network namespace."""
 
     def act() -> None:
-        from jaula.network.firewall import nftables as nft
+        from jaula.network.firewall import nft_command
 
         namespaces.unshare(CLONE.NEWNET)
-        firewall = nft.open_nft()
+        firewall = nft_command.open_nft()
         firewall.run(
             "add table inet jprobe; add chain inet jprobe out "
             "{ type nat hook postrouting priority srcnat; }; add rule inet jprobe out masquerade"
@@ -184,11 +186,10 @@ def conntrack_zones() -> str | None:
     def act() -> None:
         from ipaddress import IPv4Network
 
-        from jaula.network.firewall import bridge_rules
-        from jaula.network.firewall import nftables as nft
+        from jaula.network.firewall import bridge_rules, nft_command
 
         namespaces.unshare(CLONE.NEWNET)
-        nft.open_nft().run(bridge_rules.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
+        nft_command.open_nft().run(bridge_rules.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
 
     return failure_in_child(act)
 

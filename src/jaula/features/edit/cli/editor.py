@@ -34,7 +34,7 @@ def run(client: Client, path: str, apply: Callable[[dict[str, Any]], None], *, d
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula.features.edit.cli import document as edit_document
+    from jaula.features.edit.cli import edit_document
 
     document: dict[str, Any] = client.get(path)
     original = edit_document.dumps(document)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jaula.spec.profile import Profile
+    from jaula.spec.confinement_profile import Profile
 
 
 def guess_profile(reference: str, name: str = "") -> Profile:

@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.features.record.reader import Record
-    from jaula.spec.profile import Profile
+    from jaula.features.record.record_reader import Record
+    from jaula.spec.confinement_profile import Profile
 
 FORMATS = ("toml", "docker", "compose", "kubernetes", "quadlet", "apparmor", "seccomp")
 
@@ -129,13 +129,13 @@ def _derive(name: str, paths: list[str], margin: float) -> Profile:
     """
     from jaula.errors import InvalidRequest
     from jaula.features.harden import derive
-    from jaula.features.record import reader
+    from jaula.features.record import record_reader
 
     if not paths:
         paths = _records_of(name)
     records = []
     for path in paths:
-        record = reader.read(path)
+        record = record_reader.read(path)
         if record.errors or record.header is None:
             raise InvalidRequest(
                 f"{path} is not an intact record: {(record.errors or ['no header'])[0]}",
@@ -159,11 +159,11 @@ def _records_of(name: str) -> list[str]:
         for each in os.listdir(".")
         if each == f"{name}.record" or (each.startswith(f"{name}-") and each.endswith(".record"))
     )
-    from jaula.features.record import reader
+    from jaula.features.record import record_reader
 
     matching, others = [], []
     for path in found:
-        header = reader.read(path).header
+        header = record_reader.read(path).header
         if header is None or header.container.name == name:  # an invalid one is an error later
             matching.append(path)
         else:
@@ -196,10 +196,10 @@ def _load(path: str) -> Profile:
 def _text(profile: Profile, output_format: str) -> str:
     from importlib import import_module
 
-    from jaula.features.harden import toml
+    from jaula.features.harden import profile_toml
 
     if output_format == "toml":
-        return toml.dumps(profile)
+        return profile_toml.dumps(profile)
     render: Callable[[Profile], str] = import_module(
         f"jaula.features.harden.formats.{output_format}"
     ).render

@@ -8,14 +8,14 @@ from jaula.cli.cli_errors import CliError, EngineError, UsageError
 from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.spec import fast_json as documents
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from jaula.features.harden.apply_recovery import Query
-    from jaula.spec.profile import Profile
+    from jaula.spec.confinement_profile import Profile
 
 LOSSY = 3  # status
 NOT_ACCEPTED = (
@@ -77,7 +77,7 @@ def apply_profile(
     :raises CliError: when it cannot be applied; the container is as before.
     """
     from jaula.errors import JaulaError
-    from jaula.features.harden.apply import apply
+    from jaula.features.harden.apply_profile import apply
     from jaula.features.harden.apply_recovery import recover
 
     api = EngineApi(Client(Settings.host))
@@ -125,7 +125,7 @@ class EngineApi:
         :raises JaulaError: when the engine refuses or does not answer.
         """
         content = self.request(method, path, query, body)
-        return documents.decode(content) if content.strip() else None
+        return fast_json.decode(content) if content.strip() else None
 
 
 def load(file: str) -> tuple[str, Profile]:
@@ -138,13 +138,13 @@ def load(file: str) -> tuple[str, Profile]:
     site_packages.enable()
     from jaula.cli.containers.create_body import profile_text
     from jaula.errors import JaulaError
-    from jaula.spec import profile
+    from jaula.spec import confinement_profile
 
     text = profile_text(file)
     try:
-        if not profile.is_document(text):
-            text = profile.packaged(text)
-        return text, profile.load(text.encode(), file)
+        if not confinement_profile.is_document(text):
+            text = confinement_profile.packaged(text)
+        return text, confinement_profile.load(text.encode(), file)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
 

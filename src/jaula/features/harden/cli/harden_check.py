@@ -13,15 +13,15 @@ from jaula.cli.containers import copy_target
 from jaula.cli.main import Settings
 from jaula.cli.output.progress_line import Progress
 from jaula.features.harden.cli.harden_apply import EngineApi, load
-from jaula.features.record.cli.process import RecordProcess
+from jaula.features.record.cli.record_process import RecordProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jaula.features.harden.check import CommandResult, Tools
-    from jaula.features.record.reader import Record
-    from jaula.spec.profile import Profile
+    from jaula.features.harden.check_profile import CommandResult, Tools
+    from jaula.features.record.record_reader import Record
+    from jaula.spec.confinement_profile import Profile
 
 TIME = 10.0  # seconds
 _CHUNK = 1 << 18  # bytes
@@ -53,7 +53,7 @@ def check_profile(
     if os.geteuid() != 0:
         raise CliError("jaula: a check records twins of the container, which needs root")
     from jaula.errors import JaulaError
-    from jaula.features.harden.check import check
+    from jaula.features.harden.check_profile import check
 
     client = Client(Settings.host)
     try:
@@ -83,7 +83,7 @@ def check_profile(
 
 
 def _tools(client: Client) -> Tools:
-    from jaula.features.harden.check import Tools
+    from jaula.features.harden.check_profile import Tools
 
     return Tools(
         record=lambda identity: _recorded(client, identity),
@@ -97,9 +97,9 @@ def _recorded(client: Client, identity: str) -> Iterator[Callable[[], Record]]:
     """Record a created container until it ends; the file is temporary."""
     import tempfile
 
-    from jaula.features.record import reader
+    from jaula.features.record import record_reader
 
-    records: list[Record] = [reader.parse(())]  # of a twin that did not start
+    records: list[Record] = [record_reader.parse(())]  # of a twin that did not start
     with tempfile.TemporaryDirectory(prefix="jaula-check-") as directory:
         process = RecordProcess(client, identity, f"{directory}/twin.record", "")
         started = False
@@ -112,7 +112,7 @@ def _recorded(client: Client, identity: str) -> Iterator[Callable[[], Record]]:
             else:
                 os.waitpid(process.pid, 0)
         if started:
-            records.append(reader.read(process.path))
+            records.append(record_reader.read(process.path))
 
 
 def _was_started(client: Client, identity: str) -> bool:
@@ -134,8 +134,8 @@ def _copy(client: Client, source: str, path: str, target: str) -> None:
 
 def _execute(client: Client, identity: str, command: str) -> CommandResult:
     """Run a command with the container's shell, and return its status and output."""
-    from jaula.features.harden.apply import unframed
-    from jaula.features.harden.check import CommandResult
+    from jaula.features.harden.apply_profile import unframed
+    from jaula.features.harden.check_profile import CommandResult
 
     body = {"AttachStdout": True, "AttachStderr": True, "Cmd": ["sh", "-c", command]}
     try:

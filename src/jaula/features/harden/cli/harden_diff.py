@@ -10,8 +10,10 @@ def run(options: Options) -> int:
     from jaula.cli.containers.profiles import open_profile
 
     before, after = (open_profile(path) for path in options.arguments)
-    from jaula.features.harden.diff import compare  # after open_profile, which finds the packages
-    from jaula.features.record.cli.records import printable
+    from jaula.features.harden.profile_diff import (
+        compare,  # after open_profile, which finds the packages
+    )
+    from jaula.features.record.cli.record_output import printable
 
     changes = compare(before, after)
     for change in changes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.features.harden.formats import needs
-from jaula.spec.profile import Profile
+from jaula.spec.confinement_profile import Profile
 
 _PATTERN = set('*?[]{},^"\\@$')
 _LOADER = '"/{usr/,}lib{,32,64}/{,**/}ld-*.so*" rmix,'

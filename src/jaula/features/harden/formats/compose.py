@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from jaula.features.harden.formats import needs
-from jaula.spec.profile import Profile
+from jaula.spec.confinement_profile import Profile
 from jaula.spec.quoted_string import quoted
 from jaula.spec.run_options import BY_NAME
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 
 from jaula.features.harden.formats import needs
-from jaula.spec.profile import Profile
+from jaula.spec.confinement_profile import Profile
 
 
 def render(profile: Profile) -> str:

@@ -18,7 +18,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from jaula.features.harden.formats import needs, yaml
-from jaula.spec.profile import Profile
+from jaula.spec.confinement_profile import Profile
 
 _LOW_PORTS = 1024
 _SIZE = re.compile(r"size=([0-9]{1,18})([kmg]?)")

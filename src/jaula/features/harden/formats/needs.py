@@ -14,10 +14,10 @@ from typing import TypeVar
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.harden.toml import comment
-from jaula.security import capabilities as names
+from jaula.features.harden.profile_toml import comment
+from jaula.security import capability_sets
+from jaula.spec.confinement_profile import Profile, Seccomp, check
 from jaula.spec.csv_field import quoted
-from jaula.spec.profile import Profile, Seccomp, check
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
@@ -61,7 +61,7 @@ def capabilities(profile: Profile) -> tuple[str, ...]:
 
     :raises InvalidRequest: when one is unknown.
     """
-    found = {names.canonical(name).removeprefix("CAP_") for name in profile.capabilities}
+    found = {capability_sets.canonical(name).removeprefix("CAP_") for name in profile.capabilities}
     return tuple(sorted(found))
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.features.harden.formats import needs
-from jaula.features.harden.toml import comment
-from jaula.spec.profile import Profile
+from jaula.features.harden.profile_toml import comment
+from jaula.spec.confinement_profile import Profile
 from jaula.spec.run_options import BY_NAME
 
 SECCOMP_DIRECTORY = "/etc/containers/seccomp"

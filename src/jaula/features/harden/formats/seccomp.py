@@ -20,9 +20,9 @@ from typing import Any
 from jaula.features.harden.formats import needs
 from jaula.features.harden.tally import words
 from jaula.kernel.seccomp import NATIVE
-from jaula.security.seccomp.seccomp import default_profile
-from jaula.spec.profile import Architecture, Profile
-from jaula.spec.runtime import Syscall
+from jaula.security.seccomp.seccomp_filter import default_profile
+from jaula.spec.confinement_profile import Architecture, Profile
+from jaula.spec.runtime_spec import Syscall
 
 ARCHITECTURES: dict[Architecture, str] = {
     "x86_64": "SCMP_ARCH_X86_64",

@@ -6,7 +6,7 @@ import os
 
 from jaula.cli.cli_errors import CliError
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.features.kubernetes.cli.cri import write_new
+from jaula.features.kubernetes.cli.cri_files import write_new
 
 DIRECTORY = "/etc/cni/net.d"
 POD_CIDR = "10.244.0.0/24"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.features.kubernetes.cli.cri import refuse_existing, write_new
+from jaula.features.kubernetes.cli.cri_files import refuse_existing, write_new
 
 DEFAULT = "/etc/crictl.yaml"
 SOCKET = "/run/jaula/cri.sock"

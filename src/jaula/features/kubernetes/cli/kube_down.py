@@ -5,13 +5,13 @@ from __future__ import annotations
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.features.kubernetes.cli.kube import play, source
+from jaula.features.kubernetes.cli.kube import play, yaml_source
 
 
 def run(options: Options) -> int:
     """Remove what the file describes."""
     path = options.arguments[0]
-    names = play.names_of(path, source.read(path))
+    names = play.names_of(path, yaml_source.read(path))
     play.down(Client(Settings.host), names, force=options.on("force"))
     return 0
 

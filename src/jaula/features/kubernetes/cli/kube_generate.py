@@ -10,7 +10,7 @@ from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.features.kubernetes.cli.kube import play
-from jaula.features.kubernetes.cli.pods import pods
+from jaula.features.kubernetes.cli.pods import api_pods
 from jaula.features.kubernetes.kube import generate
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
     if replicas != 1 and (kind != "deployment" or replicas < 1):
         raise CliError("--replicas must be a positive number, and is for --type=deployment")
     stored = play.stored(client)
-    known = {pod.name: pod for pod in pods.listed(client)}
+    known = {pod.name: pod for pod in api_pods.listed(client)}
     known |= {pod.id: pod for pod in known.values()}
     planned: list[tuple[str, dict[str, Any] | None, list[dict[str, Any]]]] = []
     loose = []

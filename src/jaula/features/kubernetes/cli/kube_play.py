@@ -10,15 +10,15 @@ from jaula import feature
 from jaula.cli.cli_errors import UsageError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options, parse
-from jaula.cli.containers import flags as container_flags
+from jaula.cli.containers import flags
 from jaula.cli.containers.attach_loop import SDNOTIFY
 from jaula.cli.containers.create_body import pairs
 from jaula.cli.images import pull_progress
 from jaula.cli.main import Settings
-from jaula.features.kubernetes.cli.kube import play, source
-from jaula.features.kubernetes.cli.pods import pods
+from jaula.features.kubernetes.cli.kube import play, yaml_source
+from jaula.features.kubernetes.cli.pods import api_pods
 from jaula.features.kubernetes.cli.pods.supervise import supervise
-from jaula.features.kubernetes.kube import plan as kube_plan
+from jaula.features.kubernetes.kube import kube_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     if authfile := options.text("authfile"):
         os.environ["REGISTRY_AUTH_FILE"] = authfile
     client = Client(Settings.host)
-    objects = source.read(path)
+    objects = yaml_source.read(path)
     names = play.names_of(path, objects)
     if options.on("down"):
         play.down(client, names, force=options.on("force"))
@@ -55,13 +55,13 @@ def run(options: Options) -> int:
     with supervise(options.text("sdnotify", "ignore")) as service:
         pod_names = action.run(plan)
         service.ready()
-        pods.wait(client, pod_names, service.ended)
+        api_pods.wait(client, pod_names, service.ended)
         client = Client(Settings.host)
         codes = [
             code
-            for pod in pods.listed(client)
+            for pod in api_pods.listed(client)
             if pod.name in pod_names
-            for code in pods.exit_codes(client, pod)
+            for code in api_pods.exit_codes(client, pod)
         ]
         if not options.is_set("sdnotify") or service.signalled:
             play.down(client, names, force=False, quiet=service.signalled)
@@ -74,7 +74,7 @@ def _config_maps(options: Options) -> list[dict[str, Any]]:
     :raises UsageError: when such a file has another object.
     """
     paths = [path for word in options.texts("configmap") for path in word.split(",")]
-    maps = [entry for path in paths for entry in source.read(path)]
+    maps = [entry for path in paths for entry in yaml_source.read(path)]
     for entry in maps:
         if entry["kind"] != "ConfigMap":
             raise UsageError(f"--configmap: {entry['kind']} is not a ConfigMap")
@@ -104,15 +104,17 @@ def _build(image: str, directory: str, present: bool, *, quiet: bool) -> bool:
     Return whether it was built: an image that is ``present`` is not.
     """
     feature.require("build", "--build")
-    from jaula.features.build.cli import build
+    from jaula.features.build.cli import build_command
 
     file = None if present else image_context(image, directory)
     if file is None:
         return False
     progress = "quiet" if quiet else "auto"
     context = os.path.dirname(file)
-    build.run(
-        parse(build.COMMAND, [f"--progress={progress}", f"-t={image}", f"-f={file}", context])
+    build_command.run(
+        parse(
+            build_command.COMMAND, [f"--progress={progress}", f"-t={image}", f"-f={file}", context]
+        )
     )
     return True
 
@@ -169,7 +171,7 @@ COMMAND = Command(
     "Create pods, volumes and secrets from Kubernetes' YAML",
     run,
     flags=(
-        *(flag for flag in container_flags.FLAGS if flag.name in _SHARED),
+        *(flag for flag in flags.FLAGS if flag.name in _SHARED),
         Flag(
             "authfile",
             "",

@@ -10,21 +10,17 @@ from jaula.cli import stats as container_stats
 from jaula.cli.cli_errors import CliError, UsageError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.cli.containers import create_body as container_options
-from jaula.cli.containers import flags as container_flags
+from jaula.cli.containers import create_body, flags
 from jaula.cli.containers.attach_loop import SDNOTIFY
 from jaula.cli.containers.stats_samples import Sampler
-from jaula.cli.images import prune_prompt as cli_prune
+from jaula.cli.images import prune_prompt
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output as output_inspect
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import inspect_output, list_output
 from jaula.cli.output.ansi import redraws
 from jaula.cli.output.text_table import aligned
 from jaula.cli.output.times import timestamp
-from jaula.features.kubernetes.cli.pods import list as pod_list
-from jaula.features.kubernetes.cli.pods import logs as pod_logs
-from jaula.features.kubernetes.cli.pods import pods, select
-from jaula.features.kubernetes.cli.pods.list import container_name
+from jaula.features.kubernetes.cli.pods import api_pods, pod_list, pod_logs, pod_select
+from jaula.features.kubernetes.cli.pods.pod_list import container_name
 from jaula.features.kubernetes.cli.pods.supervise import supervise
 from jaula.spec.visible_text import visible_line
 
@@ -42,34 +38,34 @@ EXIT_POLICIES = ("continue", "stop")
 
 def create(options: Options) -> int:
     """Create the pod and print its id."""
-    name = options.text("name") or (options.arguments or [""])[0] or pods.new_name()
+    name = options.text("name") or (options.arguments or [""])[0] or api_pods.new_name()
     policy = options.text("exit-policy", "continue")
     if policy not in EXIT_POLICIES:
         raise UsageError(f"--exit-policy must be one of {', '.join(EXIT_POLICIES)}")
-    settings = {pods.EXIT_POLICY_LABEL: policy}
+    settings = {api_pods.EXIT_POLICY_LABEL: policy}
     if options.is_set("share"):
-        settings[pods.SHARE_LABEL] = ",".join(shared(options.texts("share")))
+        settings[api_pods.SHARE_LABEL] = ",".join(shared(options.texts("share")))
     if restart := options.text("restart"):
-        settings[pods.RESTART_LABEL] = restart
+        settings[api_pods.RESTART_LABEL] = restart
     client = Client(Settings.host)
     id_file = options.text("pod-id-file")
     if options.on("replace"):
         try:
-            pods.remove(client, pods.find(client, name), force=True)
+            api_pods.remove(client, api_pods.find(client, name), force=True)
         except CliError as error:
-            if error.status != pods.NO_POD:
+            if error.status != api_pods.NO_POD:
                 raise
-    options.arguments = [pods.IMAGE]
-    body = container_options.document(options)
+    options.arguments = [api_pods.IMAGE]
+    body = create_body.document(options)
     if not body.get("Hostname"):
         body["Hostname"] = name
-    identity = pods.create_infra(client, name, body, settings, options.text("infra-name"))
+    identity = api_pods.create_infra(client, name, body, settings, options.text("infra-name"))
     if id_file:
         try:
             with open(id_file, "w", encoding="ascii") as file:
                 file.write(identity)
         except BaseException:
-            pods.remove(client, pods.find(client, identity), force=True)
+            api_pods.remove(client, api_pods.find(client, identity), force=True)
             raise
     print(identity)
     return 0
@@ -81,15 +77,15 @@ def shared(values: list[str]) -> list[str]:
     :raises UsageError: when a name is not a namespace that containers can share.
     """
     names = [word for value in values for word in value.split(",") if word]
-    result = list(pods.SHARED) if names and all(word[0] == "+" for word in names) else []
+    result = list(api_pods.SHARED) if names and all(word[0] == "+" for word in names) else []
     for word in names:
         name = word.removeprefix("+")
         if name in ("none", "user"):  # the user namespace is shared always
             continue
-        if name not in pods.SHAREABLE:
+        if name not in api_pods.SHAREABLE:
             raise UsageError(
                 f'invalid argument "{word}" for "--share": must be one of '
-                + ", ".join((*pods.SHAREABLE, "user", "none"))
+                + ", ".join((*api_pods.SHAREABLE, "user", "none"))
             )
         if name not in result:
             result.append(name)
@@ -101,7 +97,7 @@ CREATE = Command(
     "Create a pod",
     create,
     flags=(
-        *(flag for flag in container_flags.FLAGS if flag.name in _SHARED),
+        *(flag for flag in flags.FLAGS if flag.name in _SHARED),
         Flag(
             "exit-policy",
             "",
@@ -146,9 +142,9 @@ CREATE = Command(
 def exists(options: Options) -> int:
     """Return 0 if the pod exists, 1 if it does not."""
     try:
-        pods.find(Client(Settings.host), options.arguments[0])
+        api_pods.find(Client(Settings.host), options.arguments[0])
     except CliError as error:
-        if error.status != pods.NO_POD:
+        if error.status != api_pods.NO_POD:
             raise
         return 1
     return 0
@@ -171,30 +167,30 @@ EXISTS = Command(
 def inspect(options: Options) -> int:
     """Print the pods and their containers; those that exist also if others do not."""
     client = Client(Settings.host)
-    found: list[pods.Pod] = []
+    found: list[api_pods.Pod] = []
     missing: list[CliError] = []
     if options.on("latest"):
-        found.append(select.latest(client))
+        found.append(pod_select.latest(client))
     elif not options.arguments:
         raise UsageError(
             f'"jaula {options.command.path}" requires at least 1 argument.', status=1, usage=True
         )
     for ref in options.arguments:
         try:
-            found.append(pods.find(client, ref))
+            found.append(api_pods.find(client, ref))
         except CliError as error:
-            if error.status != pods.NO_POD:
+            if error.status != api_pods.NO_POD:
                 raise
             missing.append(error)
-    output_inspect.print_documents(
+    inspect_output.print_documents(
         [_document(client, pod) for pod in found], options.text("format")
     )
     for absent in missing:
         sys.stderr.write(absent.message + "\n")
-    return pods.NO_POD if missing else 0
+    return api_pods.NO_POD if missing else 0
 
 
-def _document(client: Client, pod: pods.Pod) -> dict[str, Any]:
+def _document(client: Client, pod: api_pods.Pod) -> dict[str, Any]:
     infra = client.get(f"/containers/{pod.id}/json")
     labels = infra["Config"]["Labels"]
     host = infra["HostConfig"]
@@ -205,8 +201,8 @@ def _document(client: Client, pod: pods.Pod) -> dict[str, Any]:
         "State": pod.status,
         "Hostname": infra["Config"]["Hostname"],
         "Labels": labels,
-        "ExitPolicy": labels.get(pods.EXIT_POLICY_LABEL, "continue"),
-        "RestartPolicy": labels.get(pods.RESTART_LABEL, ""),
+        "ExitPolicy": labels.get(api_pods.EXIT_POLICY_LABEL, "continue"),
+        "RestartPolicy": labels.get(api_pods.RESTART_LABEL, ""),
         "InfraContainerID": pod.id,
         "InfraConfig": {
             "PortBindings": host.get("PortBindings") or {},
@@ -230,7 +226,7 @@ INSPECT = Command(
     "[OPTIONS] [POD...]",
     "Display detailed information on one or more pods",
     inspect,
-    flags=(output_inspect.FORMAT, select.LATEST),
+    flags=(inspect_output.FORMAT, pod_select.LATEST),
     description="Prints the pods with their shared namespaces, ports and containers as JSON.",
     examples=(("Show a pod", "jaula pod inspect web"),),
     see_also=("pod ls", "inspect"),
@@ -241,7 +237,9 @@ INSPECT = Command(
 def kill(options: Options) -> int:
     """Send a signal to the containers of the pods."""
     signal = options.text("signal", "KILL")
-    return select.each(options, lambda client, pod: pods.kill(client, pod, signal), "running")
+    return pod_select.each(
+        options, lambda client, pod: api_pods.kill(client, pod, signal), "running"
+    )
 
 
 KILL = Command(
@@ -250,7 +248,7 @@ KILL = Command(
     kill,
     flags=(
         Flag("signal", "s", "string", "Signal to send to the containers", default="KILL"),
-        *select.FLAGS,
+        *pod_select.FLAGS,
     ),
     description=(
         "Sends a signal, SIGKILL by default, to the init process of each running container. The "
@@ -268,7 +266,7 @@ _COLORS = (32, 33, 34, 35, 36, 31)  # SGR codes of foreground colours
 def logs(options: Options) -> int:
     """Print the logs of the containers of the pod, each line with the container."""
     client = Client(Settings.host)
-    pod, others = select.one_of(client, options)
+    pod, others = pod_select.one_of(client, options)
     if others:
         raise UsageError(f'"jaula {options.command.path}" requires exactly 1 argument.', status=1)
     entries = _entries(pod, options.text("container"))
@@ -290,7 +288,7 @@ def logs(options: Options) -> int:
     return 0
 
 
-def _entries(pod: pods.Pod, ref: str) -> list[dict[str, Any]]:
+def _entries(pod: api_pods.Pod, ref: str) -> list[dict[str, Any]]:
     """Return the containers of the pod without the infra container, or the one that ``ref`` names.
 
     :raises CliError: when the pod has no such container.
@@ -321,7 +319,7 @@ LOGS = Command(
         Flag("color", "", "bool", "Print the containers in different colors"),
         Flag("container", "c", "string", "Print the log of this container only"),
         *(flag for flag in container.LOGS.flags if flag.name not in ("details", "tail")),
-        select.LATEST,
+        pod_select.LATEST,
         Flag("names", "n", "bool", "Print the names of the containers in place of their IDs"),
         Flag("tail", "", "string", "Number of lines of each container to show", default="all"),
     ),
@@ -360,7 +358,7 @@ def ls(options: Options) -> int:
         f"\t{{{{.{name}}}}}" for flag, name in _OF_CONTAINERS if options.on(flag)
     )
     columns = pod_list.columns(no_trunc=options.on("no-trunc"))
-    text = output_list.text(rows, columns, default, output_format)
+    text = list_output.text(rows, columns, default, output_format)
     if options.on("noheading") and (output_format in ("", "table") or "table " in output_format):
         text = text.partition("\n")[2]
     print(text, end="")
@@ -416,14 +414,14 @@ LS = Command(
 
 def pause(options: Options) -> int:
     """Pause the pods."""
-    return select.each(options, pods.pause, "running")
+    return pod_select.each(options, api_pods.pause, "running")
 
 
 PAUSE = Command(
     "[OPTIONS] [POD...]",
     "Pause one or more pods",
     pause,
-    flags=select.FLAGS,
+    flags=pod_select.FLAGS,
     description="Freezes every process of the running containers of the pods.",
     examples=(("Pause a pod", "jaula pod pause web"),),
     see_also=("pod unpause", "pause"),
@@ -433,17 +431,17 @@ PAUSE = Command(
 
 def prune(options: Options) -> int:
     """Prompt, remove the pods that have exited, and print their ids."""
-    cli_prune.confirm(
+    prune_prompt.confirm(
         "This will remove all stopped/exited pods and their containers.",
         force=options.on("force"),
     )
     client = Client(Settings.host)
     result = 0
-    for pod in pods.listed(client):
+    for pod in api_pods.listed(client):
         if pod.status != "Exited":
             continue
         try:
-            pods.remove(client, pod)
+            api_pods.remove(client, pod)
         except CliError as error:  # such as a container that another client has started
             sys.stderr.write(error.message + "\n")
             result = 1
@@ -456,7 +454,7 @@ PRUNE = Command(
     "[OPTIONS]",
     "Remove all stopped pods and their containers",
     prune,
-    flags=(cli_prune.FORCE,),
+    flags=(prune_prompt.FORCE,),
     max_args=0,
     description="Removes pods that have exited. Pods that were created and never started stay.",
     examples=(("Do not prompt", "jaula pod prune -f"),),
@@ -466,15 +464,15 @@ PRUNE = Command(
 
 def restart(options: Options) -> int:
     """Restart the pods."""
-    seconds = select.seconds(options)
-    return select.each(options, lambda client, pod: pods.restart(client, pod, seconds))
+    seconds = pod_select.seconds(options)
+    return pod_select.each(options, lambda client, pod: api_pods.restart(client, pod, seconds))
 
 
 RESTART = Command(
     "[OPTIONS] [POD...]",
     "Restart one or more pods",
     restart,
-    flags=(*select.TIME_FLAGS, *select.FLAGS),
+    flags=(*pod_select.TIME_FLAGS, *pod_select.FLAGS),
     description="Stops the containers of the pods and starts all of them, also those that exited.",
     examples=(("Restart a pod", "jaula pod restart web"),),
     see_also=("pod stop", "pod start"),
@@ -484,15 +482,15 @@ RESTART = Command(
 
 def rm(options: Options) -> int:
     """Remove the pods with their containers."""
-    seconds, force = select.seconds(options), options.on("force")
+    seconds, force = pod_select.seconds(options), options.on("force")
 
-    def remove(client: Client, pod: pods.Pod) -> None:
+    def remove(client: Client, pod: api_pods.Pod) -> None:
         if force and seconds is not None:
-            pods.stop(client, pod, seconds)
-        pods.remove(client, pod, force=force)
+            api_pods.stop(client, pod, seconds)
+        api_pods.remove(client, pod, force=force)
 
-    files = select.id_files(options)
-    status = select.each(options, remove, files=files)
+    files = pod_select.id_files(options)
+    status = pod_select.each(options, remove, files=files)
     for file in files if not status else ():
         file.remove()
     return status
@@ -504,8 +502,8 @@ RM = Command(
     rm,
     flags=(
         Flag("force", "f", "bool", "Remove running containers too"),
-        *select.TIME_FLAGS,
-        *select.FLAGS,
+        *pod_select.TIME_FLAGS,
+        *pod_select.FLAGS,
     ),
     description=(
         "Removes the pods with their containers. With --force, running containers are killed; "
@@ -521,18 +519,18 @@ def start(options: Options) -> int:
     """Start the pods; with ``--wait`` stay until they have ended."""
     if not options.on("wait"):
         only = options.on("infra-only")
-        return select.each(options, lambda c, pod: pods.start(c, pod, infra_only=only))
+        return pod_select.each(options, lambda c, pod: api_pods.start(c, pod, infra_only=only))
     client = Client(Settings.host)
-    selected = select.pods_of(client, options)
+    selected = pod_select.pods_of(client, options)
     if len(selected) != 1:
         raise UsageError("--wait is for one pod")
     (pod,) = selected
     with supervise(options.text("sdnotify", "ignore")) as service:
-        pods.start(client, pod, infra_only=options.on("infra-only"))
+        api_pods.start(client, pod, infra_only=options.on("infra-only"))
         print(pod.name, flush=True)
         service.ready()
-        pods.wait(client, [pod.name], service.ended)
-        pods.stop(client, pods.find(client, pod.id))
+        api_pods.wait(client, [pod.name], service.ended)
+        api_pods.stop(client, api_pods.find(client, pod.id))
     return 0
 
 
@@ -544,7 +542,7 @@ START = Command(
         Flag("infra-only", "", "bool", "Start the infra container only"),
         SDNOTIFY,
         Flag("wait", "", "bool", "Stay until the pod has ended; a signal stops it"),
-        *select.FLAGS,
+        *pod_select.FLAGS,
     ),
     description="Starts the infra container of each pod, then its containers.",
     examples=(("Start a pod", "jaula pod start web"),),
@@ -557,7 +555,7 @@ def stats(options: Options) -> int:
     """Show the resource usage of the containers of pods, updated every second, or once."""
     client = Client(Settings.host)
     everything = options.on("all") or not (options.arguments or options.on("latest"))
-    selected = pods.listed(client) if everything else select.pods_of(client, options)
+    selected = api_pods.listed(client) if everything else pod_select.pods_of(client, options)
     pod_of = {
         entry["Id"]: pod.name
         for pod in selected
@@ -565,7 +563,7 @@ def stats(options: Options) -> int:
         if entry["State"] in ("running", "paused")
     }
     if not pod_of:
-        raise CliError("no container of a pod is running", status=pods.NO_POD)
+        raise CliError("no container of a pod is running", status=api_pods.NO_POD)
     columns = {
         "Pod": ("POD", lambda usage: pod_of[usage.id]),
         **container_stats.columns(no_trunc=options.on("no-trunc")),
@@ -580,7 +578,7 @@ STATS = Command(
     "[OPTIONS] [POD...]",
     "Display a live stream of the resource usage of pods",
     stats,
-    flags=(*container_stats.COMMAND.flags, select.LATEST),
+    flags=(*container_stats.COMMAND.flags, pod_select.LATEST),
     description="Shows each running container of the pods, by default of all pods.",
     examples=(("Print one sample of a pod", "jaula pod stats --no-stream web"),),
     see_also=("stats", "pod top"),
@@ -590,15 +588,15 @@ STATS = Command(
 
 def stop(options: Options) -> int:
     """Stop the pods."""
-    seconds = select.seconds(options)
-    return select.each(options, lambda client, pod: pods.stop(client, pod, seconds))
+    seconds = pod_select.seconds(options)
+    return pod_select.each(options, lambda client, pod: api_pods.stop(client, pod, seconds))
 
 
 STOP = Command(
     "[OPTIONS] [POD...]",
     "Stop one or more pods",
     stop,
-    flags=(*select.TIME_FLAGS, *select.FLAGS),
+    flags=(*pod_select.TIME_FLAGS, *pod_select.FLAGS),
     description="Stops the containers of the pods, the infra container last.",
     examples=(("Stop a pod", "jaula pod stop web"),),
     see_also=("pod start", "pod kill", "pod rm"),
@@ -609,7 +607,7 @@ STOP = Command(
 def top(options: Options) -> int:
     """Print the processes of the containers of the pod as ps(1) on the host shows them."""
     client = Client(Settings.host)
-    pod, words = select.one_of(client, options)
+    pod, words = pod_select.one_of(client, options)
     rows: list[str] = []
     for entry in pod.containers:
         if entry["State"] not in ("running", "paused"):
@@ -629,7 +627,7 @@ TOP = Command(
     "[OPTIONS] POD [ps OPTIONS]",
     "Display the running processes of the containers of a pod",
     top,
-    flags=(select.LATEST,),
+    flags=(pod_select.LATEST,),
     interspersed=False,
     description="PIDs and users are those of the host. The first column names the container.",
     examples=(("Select columns", "jaula pod top web -o pid,user,args"),),
@@ -640,14 +638,14 @@ TOP = Command(
 
 def unpause(options: Options) -> int:
     """Let the pods continue."""
-    return select.each(options, pods.unpause, "paused")
+    return pod_select.each(options, api_pods.unpause, "paused")
 
 
 UNPAUSE = Command(
     "[OPTIONS] [POD...]",
     "Unpause one or more pods",
     unpause,
-    flags=select.FLAGS,
+    flags=pod_select.FLAGS,
     description="Lets the processes of the paused containers of the pods continue.",
     examples=(("Let a pod continue", "jaula pod unpause web"),),
     see_also=("pod pause", "unpause"),

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.kubernetes.cni import config
+from jaula.features.kubernetes.cni import cni_config
 
 FILE_NAME = "10-jaula.conflist"
 _VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
@@ -60,7 +60,7 @@ def bridge_conflist(
         ],
     }
     data = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-    config.parse_list(data, FILE_NAME)  # the name is valid
+    cni_config.parse_list(data, FILE_NAME)  # the name is valid
     return data
 
 

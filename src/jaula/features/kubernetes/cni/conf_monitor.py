@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.features.kubernetes.cni import config
-from jaula.features.kubernetes.cni.config import NetworkConfig
+from jaula.features.kubernetes.cni import cni_config
+from jaula.features.kubernetes.cni.cni_config import NetworkConfig
 from jaula.kernel import inotify
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class ConfMonitor:
     def __init__(
         self,
         negotiate: Callable[[NetworkConfig], Awaitable[NetworkConfig]],
-        directory: str = config.DIRECTORY,
+        directory: str = cni_config.DIRECTORY,
     ) -> None:
         self._negotiate = negotiate
         self._directory = directory
@@ -116,7 +116,7 @@ class ConfMonitor:
     async def _load(self) -> tuple[NetworkState, tuple[InvalidRequest, ...]]:
         skipped: tuple[InvalidRequest, ...] = ()
         try:
-            network, skipped = await asyncio.to_thread(config.load_directory, self._directory)
+            network, skipped = await asyncio.to_thread(cni_config.load_directory, self._directory)
             return NetworkState(config=await self._negotiate(network)), skipped
         except JaulaError as error:
             return NetworkState(message=str(error)), skipped

@@ -26,16 +26,16 @@ from jaula.errors import (
     Unavailable,
     Unsupported,
 )
-from jaula.features.kubernetes.cni import netns, result, version
-from jaula.features.kubernetes.cni.cache import Record, ResultCache
-from jaula.features.kubernetes.cni.config import NetworkConfig, PluginConfig
+from jaula.features.kubernetes.cni import cni_result, cni_version, netns
+from jaula.features.kubernetes.cni.cni_cache import Record, ResultCache
+from jaula.features.kubernetes.cni.cni_config import NetworkConfig, PluginConfig
+from jaula.features.kubernetes.cni.cni_result import Result
 from jaula.features.kubernetes.cni.plugin import (
     INCOMPATIBLE_VERSION,
     Invocation,
     PluginError,
     PluginExec,
 )
-from jaula.features.kubernetes.cni.result import Result
 from jaula.features.kubernetes.cni.runtime_config import CapabilityArgs, runtime_config
 
 _log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class NetworkList:
                 plugin.type, _invocation("ADD", record, record.netns), request, deadline.rest()
             )
             try:
-                previous = result.decode(output, network.version)
+                previous = cni_result.decode(output, network.version)
             except InvalidRequest as error:
                 raise PluginError(plugin.type, "ADD", error.message) from None
         assert previous is not None  # a network has a plugin
@@ -242,7 +242,7 @@ class NetworkList:
         self, record: Record, plugin: PluginConfig, namespace: str, deadline: _Deadline
     ) -> None:
         network = record.config
-        previous = record.result if version.at_least(network.version, "0.4.0") else None
+        previous = record.result if cni_version.at_least(network.version, "0.4.0") else None
         request = plugin_request(network, plugin, record.capability_args, previous)
         await self._plugins.execute(
             plugin.type, _invocation("DEL", record, namespace), request, deadline.rest()
@@ -262,7 +262,7 @@ class NetworkList:
             if record is None or record.result is None:
                 raise NotFound(f"no such attachment: {ifname} of {container_id}")
             network = record.config
-            if not version.at_least(network.version, "0.4.0"):
+            if not cni_version.at_least(network.version, "0.4.0"):
                 raise Unsupported(
                     f"network {network.name} has cniVersion {network.version}: no CHECK"
                 )
@@ -309,7 +309,7 @@ class NetworkList:
                         await self._delete(record, "")
                     except JaulaError as error:
                         errors.append(str(error))
-            if version.at_least(network.version, "1.1.0"):
+            if cni_version.at_least(network.version, "1.1.0"):
                 errors += await self._gc_plugins(network, valid)
         if errors:
             raise JaulaError(f"garbage collection of network {network.name}: {'; '.join(errors)}")
@@ -336,7 +336,7 @@ class NetworkList:
 
         :raises PluginError: when a plugin is not ready.
         """
-        if not version.at_least(network.version, "1.1.0"):
+        if not cni_version.at_least(network.version, "1.1.0"):
             return
         deadline = self._deadline()
         for plugin in network.plugins:
@@ -365,8 +365,8 @@ class NetworkList:
                 raise PluginError(
                     name,
                     "VERSION",
-                    f"it supports {', '.join(version.supported(own)) or 'no known version'}, but "
-                    f"network {network.name} needs one of {', '.join(common)}",
+                    f"it supports {', '.join(cni_version.supported(own)) or 'no known version'}, "
+                    f"but network {network.name} needs one of {', '.join(common)}",
                     code=INCOMPATIBLE_VERSION,
                 )
             common = rest

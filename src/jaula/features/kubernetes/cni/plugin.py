@@ -27,8 +27,8 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.features.kubernetes.cni import version
-from jaula.features.kubernetes.cni.config import check_plugin_name
+from jaula.features.kubernetes.cni import cni_version
+from jaula.features.kubernetes.cni.cni_config import check_plugin_name
 from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.namespaces import CLONE, setns, unshare
 
@@ -192,15 +192,15 @@ class PluginExec:
         """
         # Old plugins require all parameters for VERSION too; libcni has the same words.
         invocation = Invocation("VERSION", netns="dummy", ifname="dummy")
-        request = msgspec.json.encode({"cniVersion": version.NEWEST})
+        request = msgspec.json.encode({"cniVersion": cni_version.NEWEST})
         try:
             output = await self.execute(plugin, invocation, request, timeout)
-            return version.decode_version_result(output)
+            return cni_version.decode_version_result(output)
         except InvalidRequest as error:
             raise PluginError(plugin, "VERSION", error.message) from None
         except PluginError as error:
             if "unknown CNI_COMMAND" in error.message:  # before 0.2.0
-                return frozenset({version.OLDEST})
+                return frozenset({cni_version.OLDEST})
             raise
 
     async def _start(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.features.kubernetes.cni.config import PluginConfig
+from jaula.features.kubernetes.cni.cni_config import PluginConfig
 
 
 class _Value(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

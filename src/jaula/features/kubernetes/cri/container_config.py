@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaula.errors import InvalidRequest
-from jaula.features.kubernetes.cri import resources, security, stop_signal
+from jaula.features.kubernetes.cri import cri_resources, security_context, stop_signal
+from jaula.features.kubernetes.cri.cri_mounts import mount_spec, pod_mount
 from jaula.features.kubernetes.cri.enums import enum_name
-from jaula.features.kubernetes.cri.mounts import mount_spec, pod_mount
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.sandbox_config import PROFILE, pod_ids
-from jaula.spec.api import (
+from jaula.spec.api_documents import (
     ContainerCreate,
     DeviceMapping,
     DeviceRequest,
@@ -20,7 +20,7 @@ _CDI_ANNOTATION = "cdi.k8s.io/"
 _NO_LIMIT = -1
 
 
-def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainerRequest:
+def container_request(sandbox: str, config: api_pb2.ContainerConfig) -> PodContainerRequest:
     """Return the request for a container in a sandbox.
 
     :raises InvalidRequest: when the configuration is not valid.
@@ -48,26 +48,28 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
         labels=dict(config.labels),
         annotations=dict(config.annotations),
         log_path=config.log_path,
-        pid=enum_name(api.NamespaceMode, context.namespace_options.pid, "the mode of a namespace"),
+        pid=enum_name(
+            api_pb2.NamespaceMode, context.namespace_options.pid, "the mode of a namespace"
+        ),
         target=context.namespace_options.target_id,
         ids=pod_ids(context.namespace_options),
         mounts=tuple(pod_mount(mount) for mount in config.mounts),
         user_specified_image=config.image.user_specified_image,
         groups_policy=enum_name(
-            api.SupplementalGroupsPolicy,
+            api_pb2.SupplementalGroupsPolicy,
             context.supplemental_groups_policy,
             "the policy of supplemental groups",
         ),
         unified=dict(config.linux.resources.unified),
-        hugepage_limits=resources.hugepage_limits(config.linux.resources),
+        hugepage_limits=cri_resources.hugepage_limits(config.linux.resources),
     )
 
 
-def _variable(pair: api.KeyValue) -> str:
+def _variable(pair: api_pb2.KeyValue) -> str:
     return f"{pair.key}={pair.value.decode('utf-8', 'surrogateescape')}"
 
 
-def _user(context: api.LinuxContainerSecurityContext) -> str:
+def _user(context: api_pb2.LinuxContainerSecurityContext) -> str:
     """Return ``USER[:GROUP]``, '' for the image's.
 
     :raises InvalidRequest: when there is a group without a user.
@@ -84,7 +86,7 @@ def _user(context: api.LinuxContainerSecurityContext) -> str:
     return f"{user}:{context.run_as_group.value}"
 
 
-def _cdi_devices(config: api.ContainerConfig) -> tuple[str, ...]:
+def _cdi_devices(config: api_pb2.ContainerConfig) -> tuple[str, ...]:
     """Return the names of CDI devices; older kubelets have them in annotations only."""
     if config.CDI_devices:
         return tuple(device.name for device in config.CDI_devices)
@@ -96,10 +98,10 @@ def _cdi_devices(config: api.ContainerConfig) -> tuple[str, ...]:
     )
 
 
-def _host_config(config: api.ContainerConfig) -> HostConfig:
+def _host_config(config: api_pb2.ContainerConfig) -> HostConfig:
     """Return the limits, mounts and confinement. Without lists of paths the default ones count."""
     context, limits = config.linux.security_context, config.linux.resources
-    cap_add, cap_drop = security.capability_changes(context.capabilities)
+    cap_add, cap_drop = security_context.capability_changes(context.capabilities)
     return HostConfig(
         profile=PROFILE,
         mounts=tuple(mount_spec(mount, privileged=context.privileged) for mount in config.mounts),
@@ -119,8 +121,8 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
         cap_drop=cap_drop,
         group_add=tuple(str(group) for group in context.supplemental_groups),
         readonly_rootfs=context.readonly_rootfs,
-        security_opt=tuple(security.container_options(context)),
-        **resources.container_limits(limits),
+        security_opt=tuple(security_context.container_options(context)),
+        **cri_resources.container_limits(limits),
         oom_score_adj=limits.oom_score_adj,
         pids_limit=_NO_LIMIT,  # the kubelet limits the pod's cgroup
         masked_paths=tuple(context.masked_paths) or None,

@@ -9,8 +9,8 @@ UNKNOWN.
 from __future__ import annotations
 
 from jaula.errors import ImageMountFailed, JaulaError
-from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import as_grpc_error
+from jaula.grpc.grpc_server import as_grpc_error
+from jaula.grpc.grpc_status import Code, GrpcError
 
 _SIGNATURE = "SignatureValidationFailed"
 _REGISTRY = "RegistryUnavailable"
@@ -21,7 +21,7 @@ def pull_error(error: JaulaError) -> GrpcError:
     """Return the error of a pull with the status and the words that kubelet knows."""
     # A pull that failed has loaded these modules.
     from jaula.images.policy import ImageRefused
-    from jaula.images.registry.errors import (
+    from jaula.images.registry.registry_errors import (
         ConnectionLost,
         NoCredentials,
         RegistryError,

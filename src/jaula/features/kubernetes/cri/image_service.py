@@ -29,10 +29,10 @@ import msgspec
 from jaula.errors import CorruptState, JaulaError, NotFound
 from jaula.features.kubernetes.authz import pods_api
 from jaula.features.kubernetes.cri import image_errors
-from jaula.features.kubernetes.cri.proto import api_pb2 as pb
-from jaula.grpc.server import Call, Method, Unary
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.grpc.grpc_server import Call, Method, Unary
 from jaula.images import reference as references
-from jaula.spec.api import RegistryAuth
+from jaula.spec.api_documents import RegistryAuth
 from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
@@ -55,33 +55,35 @@ class ImageService:
     def methods(self) -> dict[str, Method]:
         """Return the handlers by path."""
         unary: dict[str, tuple[type[Any], Unary]] = {
-            "ListImages": (pb.ListImagesRequest, self.list_images),
-            "ImageStatus": (pb.ImageStatusRequest, self.image_status),
-            "PullImage": (pb.PullImageRequest, self.pull_image),
-            "RemoveImage": (pb.RemoveImageRequest, self.remove_image),
-            "ImageFsInfo": (pb.ImageFsInfoRequest, self.image_fs_info),
+            "ListImages": (api_pb2.ListImagesRequest, self.list_images),
+            "ImageStatus": (api_pb2.ImageStatusRequest, self.image_status),
+            "PullImage": (api_pb2.PullImageRequest, self.pull_image),
+            "RemoveImage": (api_pb2.RemoveImageRequest, self.remove_image),
+            "ImageFsInfo": (api_pb2.ImageFsInfoRequest, self.image_fs_info),
         }
         methods = {
             _SERVICE + name: Method(decoder(kind), unary=handler)
             for name, (kind, handler) in unary.items()
         }
         methods[_SERVICE + "StreamImages"] = Method(
-            decoder(pb.StreamImagesRequest), streaming=self.stream_images
+            decoder(api_pb2.StreamImagesRequest), streaming=self.stream_images
         )
         return methods
 
-    async def list_images(self, call: Call, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
+    async def list_images(
+        self, call: Call, request: api_pb2.ListImagesRequest
+    ) -> api_pb2.ListImagesResponse:
         """Return all images, or the one that the filter names."""
-        return pb.ListImagesResponse(images=await self._select(request.filter))
+        return api_pb2.ListImagesResponse(images=await self._select(request.filter))
 
-    async def stream_images(self, call: Call) -> AsyncIterator[pb.StreamImagesResponse]:
+    async def stream_images(self, call: Call) -> AsyncIterator[api_pb2.StreamImagesResponse]:
         """Yield the images of :meth:`list_images` in parts."""
-        request: pb.StreamImagesRequest = await call.request()
+        request: api_pb2.StreamImagesRequest = await call.request()
         images = await self._select(request.filter)
         for start in range(0, len(images), _STREAM_LENGTH):
-            yield pb.StreamImagesResponse(images=images[start : start + _STREAM_LENGTH])
+            yield api_pb2.StreamImagesResponse(images=images[start : start + _STREAM_LENGTH])
 
-    async def _select(self, filter: pb.ImageFilter) -> list[pb.Image]:
+    async def _select(self, filter: api_pb2.ImageFilter) -> list[api_pb2.Image]:
         if not filter.image.image:
             return [encode_image(stored) for stored in await self._engine.images.stored()]
         stored = await self._find(filter.image.image)
@@ -95,22 +97,24 @@ class ImageService:
             return None
 
     async def image_status(
-        self, call: Call, request: pb.ImageStatusRequest
-    ) -> pb.ImageStatusResponse:
+        self, call: Call, request: api_pb2.ImageStatusRequest
+    ) -> api_pb2.ImageStatusResponse:
         """Return an image; an empty response if it is absent."""
         stored = await self._find(request.image.image)
         if stored is None:
-            return pb.ImageStatusResponse()
-        response = pb.ImageStatusResponse(image=encode_image(stored))
+            return api_pb2.ImageStatusResponse()
+        response = api_pb2.ImageStatusResponse(image=encode_image(stored))
         if request.verbose:
             try:
                 configuration = await self._engine.images.configuration(stored.image.id)
             except NotFound:
-                return pb.ImageStatusResponse()  # it has been removed meanwhile
+                return api_pb2.ImageStatusResponse()  # it has been removed meanwhile
             response.info["info"] = verbose_info(configuration, stored.image.layers)
         return response
 
-    async def pull_image(self, call: Call, request: pb.PullImageRequest) -> pb.PullImageResponse:
+    async def pull_image(
+        self, call: Call, request: api_pb2.PullImageRequest
+    ) -> api_pb2.PullImageResponse:
         """Pull an image for this machine; return its id. All runtime handlers use one store.
 
         A client that cancels the call cancels the pull.
@@ -133,11 +137,11 @@ class ImageService:
         if reference.digest is not None:
             name = f"{reference.repository}@{reference.digest}"
         stored = await self._engine.images.find_stored(name)
-        return pb.PullImageResponse(image_ref=stored.image.id)
+        return api_pb2.PullImageResponse(image_ref=stored.image.id)
 
     async def remove_image(
-        self, call: Call, request: pb.RemoveImageRequest
-    ) -> pb.RemoveImageResponse:
+        self, call: Call, request: api_pb2.RemoveImageRequest
+    ) -> api_pb2.RemoveImageResponse:
         """Remove an image with all of its names. An absent one is not an error.
 
         :raises Conflict: when a container uses it.
@@ -148,36 +152,36 @@ class ImageService:
             )
         except NotFound:
             pass  # removed already, which the interface requires to succeed
-        return pb.RemoveImageResponse()
+        return api_pb2.RemoveImageResponse()
 
     async def image_fs_info(
-        self, call: Call, request: pb.ImageFsInfoRequest
-    ) -> pb.ImageFsInfoResponse:
+        self, call: Call, request: api_pb2.ImageFsInfoRequest
+    ) -> api_pb2.ImageFsInfoResponse:
         """Return the usage of the file systems of images and of containers."""
         storage = await self._engine.system.storage()
-        return pb.ImageFsInfoResponse(
+        return api_pb2.ImageFsInfoResponse(
             image_filesystems=[_usage(storage.images)],
             container_filesystems=[_usage(storage.containers)],
         )
 
 
-def _usage(usage: StorageUsage) -> pb.FilesystemUsage:
-    return pb.FilesystemUsage(
+def _usage(usage: StorageUsage) -> api_pb2.FilesystemUsage:
+    return api_pb2.FilesystemUsage(
         timestamp=usage.moment,
-        fs_id=pb.FilesystemIdentifier(mountpoint=usage.path),
-        used_bytes=pb.UInt64Value(value=usage.size),
-        inodes_used=pb.UInt64Value(value=usage.inodes),
+        fs_id=api_pb2.FilesystemIdentifier(mountpoint=usage.path),
+        used_bytes=api_pb2.UInt64Value(value=usage.size),
+        inodes_used=api_pb2.UInt64Value(value=usage.inodes),
     )
 
 
-def encode_image(stored: StoredImage) -> pb.Image:
+def encode_image(stored: StoredImage) -> api_pb2.Image:
     """Return an image as a message. Pure.
 
     kubelet's garbage collection leaves a pinned image alone. Containers of Docker's API, which
     kubelet does not know, pin theirs in this way. The sandbox has no image that could be pinned.
     """
     image = stored.image
-    message = pb.Image(
+    message = api_pb2.Image(
         id=image.id,
         repo_tags=[full_name(name) for name in image.names],
         repo_digests=[full_name(name) for name in image.digests],
@@ -186,7 +190,7 @@ def encode_image(stored: StoredImage) -> pb.Image:
     )
     user = image.config.user.partition(":")[0]
     if _NUMBER.fullmatch(user) and int(user) in _INT64:
-        message.uid.CopyFrom(pb.Int64Value(value=int(user)))
+        message.uid.CopyFrom(api_pb2.Int64Value(value=int(user)))
     else:
         message.username = user
     return message
@@ -219,7 +223,7 @@ def chain_id(layers: Sequence[str]) -> str:
     return chain
 
 
-def decode_auth(request: pb.PullImageRequest) -> RegistryAuth | None:
+def decode_auth(request: api_pb2.PullImageRequest) -> RegistryAuth | None:
     """Return the credentials of a pull, None without any. Pure."""
     if not request.HasField("auth"):
         return None

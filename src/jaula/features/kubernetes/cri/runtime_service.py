@@ -12,30 +12,36 @@ from typing import TYPE_CHECKING, Any
 from jaula import __version__
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound
 from jaula.features.kubernetes.authz import pods_api
-from jaula.features.kubernetes.cri import image_errors, metrics, security, stats, status
+from jaula.features.kubernetes.cri import (
+    cri_metrics,
+    cri_stats,
+    cri_status,
+    image_errors,
+    security_context,
+)
 from jaula.features.kubernetes.cri.container_config import container_request
+from jaula.features.kubernetes.cri.cri_resources import container_update, pod_limits
+from jaula.features.kubernetes.cri.cri_status import ImageNames
+from jaula.features.kubernetes.cri.cri_streams import EngineStreams
 from jaula.features.kubernetes.cri.image_service import full_name
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.kubernetes.cri.resources import container_update, pod_limits
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
-from jaula.features.kubernetes.cri.status import ImageNames
 from jaula.features.kubernetes.cri.streaming.backend import (
     AttachRequest,
     ExecRequest,
     PortForwardRequest,
     Request,
 )
-from jaula.features.kubernetes.cri.streams import EngineStreams
 from jaula.features.kubernetes.pods.validation import check_command
-from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import Call, Method, Streaming, Unary
+from jaula.grpc.grpc_server import Call, Method, Streaming, Unary
+from jaula.grpc.grpc_status import Code, GrpcError
 from jaula.spec.protobuf import decoder
-from jaula.state.records import SANDBOX_ATTRIBUTE
+from jaula.state.container_records import SANDBOX_ATTRIBUTE
 
 if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi
-    from jaula.features.kubernetes.cri.streaming.server import StreamServer
-    from jaula.state.records import ContainerRecord
+    from jaula.features.kubernetes.cri.streaming.streaming_server import StreamServer
+    from jaula.state.container_records import ContainerRecord
 
 SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
@@ -51,10 +57,10 @@ _READS = frozenset(
     }
 )
 _EVENTS = {
-    "create": api.CONTAINER_CREATED_EVENT,
-    "start": api.CONTAINER_STARTED_EVENT,
-    "die": api.CONTAINER_STOPPED_EVENT,
-    "destroy": api.CONTAINER_DELETED_EVENT,
+    "create": api_pb2.CONTAINER_CREATED_EVENT,
+    "start": api_pb2.CONTAINER_STARTED_EVENT,
+    "die": api_pb2.CONTAINER_STOPPED_EVENT,
+    "destroy": api_pb2.CONTAINER_DELETED_EVENT,
 }
 
 Document = dict[str, Any]
@@ -71,61 +77,67 @@ class RuntimeService:
     def methods(self) -> dict[str, Method]:
         """Return the methods by their path."""
         unary: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
-            "Version": (api.VersionRequest, self.version),
-            "Status": (api.StatusRequest, self.status),
-            "RuntimeConfig": (api.RuntimeConfigRequest, self.runtime_config),
-            "UpdateRuntimeConfig": (api.UpdateRuntimeConfigRequest, self.update_runtime_config),
-            "RunPodSandbox": (api.RunPodSandboxRequest, self.run_pod_sandbox),
-            "StopPodSandbox": (api.StopPodSandboxRequest, self.stop_pod_sandbox),
-            "RemovePodSandbox": (api.RemovePodSandboxRequest, self.remove_pod_sandbox),
+            "Version": (api_pb2.VersionRequest, self.version),
+            "Status": (api_pb2.StatusRequest, self.status),
+            "RuntimeConfig": (api_pb2.RuntimeConfigRequest, self.runtime_config),
+            "UpdateRuntimeConfig": (api_pb2.UpdateRuntimeConfigRequest, self.update_runtime_config),
+            "RunPodSandbox": (api_pb2.RunPodSandboxRequest, self.run_pod_sandbox),
+            "StopPodSandbox": (api_pb2.StopPodSandboxRequest, self.stop_pod_sandbox),
+            "RemovePodSandbox": (api_pb2.RemovePodSandboxRequest, self.remove_pod_sandbox),
             "UpdatePodSandboxResources": (
-                api.UpdatePodSandboxResourcesRequest,
+                api_pb2.UpdatePodSandboxResourcesRequest,
                 self.update_pod_sandbox_resources,
             ),
-            "PodSandboxStatus": (api.PodSandboxStatusRequest, self.pod_sandbox_status),
-            "ListPodSandbox": (api.ListPodSandboxRequest, self.list_pod_sandbox),
-            "CreateContainer": (api.CreateContainerRequest, self.create_container),
-            "StartContainer": (api.StartContainerRequest, self.start_container),
-            "StopContainer": (api.StopContainerRequest, self.stop_container),
-            "RemoveContainer": (api.RemoveContainerRequest, self.remove_container),
-            "ReopenContainerLog": (api.ReopenContainerLogRequest, self.reopen_container_log),
-            "ContainerStatus": (api.ContainerStatusRequest, self.container_status),
-            "ListContainers": (api.ListContainersRequest, self.list_containers),
+            "PodSandboxStatus": (api_pb2.PodSandboxStatusRequest, self.pod_sandbox_status),
+            "ListPodSandbox": (api_pb2.ListPodSandboxRequest, self.list_pod_sandbox),
+            "CreateContainer": (api_pb2.CreateContainerRequest, self.create_container),
+            "StartContainer": (api_pb2.StartContainerRequest, self.start_container),
+            "StopContainer": (api_pb2.StopContainerRequest, self.stop_container),
+            "RemoveContainer": (api_pb2.RemoveContainerRequest, self.remove_container),
+            "ReopenContainerLog": (api_pb2.ReopenContainerLogRequest, self.reopen_container_log),
+            "ContainerStatus": (api_pb2.ContainerStatusRequest, self.container_status),
+            "ListContainers": (api_pb2.ListContainersRequest, self.list_containers),
             "UpdateContainerResources": (
-                api.UpdateContainerResourcesRequest,
+                api_pb2.UpdateContainerResourcesRequest,
                 self.update_container_resources,
             ),
-            "ContainerStats": (api.ContainerStatsRequest, self.container_stats),
-            "ListContainerStats": (api.ListContainerStatsRequest, self.list_container_stats),
-            "PodSandboxStats": (api.PodSandboxStatsRequest, self.pod_sandbox_stats),
-            "ListPodSandboxStats": (api.ListPodSandboxStatsRequest, self.list_pod_sandbox_stats),
+            "ContainerStats": (api_pb2.ContainerStatsRequest, self.container_stats),
+            "ListContainerStats": (api_pb2.ListContainerStatsRequest, self.list_container_stats),
+            "PodSandboxStats": (api_pb2.PodSandboxStatsRequest, self.pod_sandbox_stats),
+            "ListPodSandboxStats": (
+                api_pb2.ListPodSandboxStatsRequest,
+                self.list_pod_sandbox_stats,
+            ),
             "ListMetricDescriptors": (
-                api.ListMetricDescriptorsRequest,
+                api_pb2.ListMetricDescriptorsRequest,
                 self.list_metric_descriptors,
             ),
             "ListPodSandboxMetrics": (
-                api.ListPodSandboxMetricsRequest,
+                api_pb2.ListPodSandboxMetricsRequest,
                 self.list_pod_sandbox_metrics,
             ),
-            "Exec": (api.ExecRequest, self.exec),
-            "Attach": (api.AttachRequest, self.attach),
-            "PortForward": (api.PortForwardRequest, self.port_forward),
-            "ExecSync": (api.ExecSyncRequest, self.exec_sync),
-            "CheckpointContainer": (api.CheckpointContainerRequest, self.checkpoint_container),
+            "Exec": (api_pb2.ExecRequest, self.exec),
+            "Attach": (api_pb2.AttachRequest, self.attach),
+            "PortForward": (api_pb2.PortForwardRequest, self.port_forward),
+            "ExecSync": (api_pb2.ExecSyncRequest, self.exec_sync),
+            "CheckpointContainer": (api_pb2.CheckpointContainerRequest, self.checkpoint_container),
         }
         streaming: dict[str, tuple[Any, Callable[[Any], AsyncIterator[Any]]]] = {
-            "StreamPodSandboxes": (api.StreamPodSandboxesRequest, self.stream_pod_sandboxes),
-            "StreamContainers": (api.StreamContainersRequest, self.stream_containers),
-            "StreamContainerStats": (api.StreamContainerStatsRequest, self.stream_container_stats),
+            "StreamPodSandboxes": (api_pb2.StreamPodSandboxesRequest, self.stream_pod_sandboxes),
+            "StreamContainers": (api_pb2.StreamContainersRequest, self.stream_containers),
+            "StreamContainerStats": (
+                api_pb2.StreamContainerStatsRequest,
+                self.stream_container_stats,
+            ),
             "StreamPodSandboxStats": (
-                api.StreamPodSandboxStatsRequest,
+                api_pb2.StreamPodSandboxStatsRequest,
                 self.stream_pod_sandbox_stats,
             ),
             "StreamPodSandboxMetrics": (
-                api.StreamPodSandboxMetricsRequest,
+                api_pb2.StreamPodSandboxMetricsRequest,
                 self.stream_pod_sandbox_metrics,
             ),
-            "GetContainerEvents": (api.GetEventsRequest, self.get_container_events),
+            "GetContainerEvents": (api_pb2.GetEventsRequest, self.get_container_events),
         }
         return {
             **{
@@ -151,22 +163,22 @@ class RuntimeService:
 
     # -- the runtime -----------------------------------------------------------------------------
 
-    async def version(self, request: api.VersionRequest) -> api.VersionResponse:
-        return api.VersionResponse(
+    async def version(self, request: api_pb2.VersionRequest) -> api_pb2.VersionResponse:
+        return api_pb2.VersionResponse(
             version="0.1.0",  # the constant of the kubelet's own interface
             runtime_name=RUNTIME,
             runtime_version=__version__,
             runtime_api_version=_API_VERSION,
         )
 
-    async def status(self, request: api.StatusRequest) -> api.StatusResponse:
+    async def status(self, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse:
         network = self._engine.service(pods_api).network_state()
         handlers = await self._engine.service(pods_api).runtime_handlers()
-        return api.StatusResponse(
-            status=api.RuntimeStatus(
+        return api_pb2.StatusResponse(
+            status=api_pb2.RuntimeStatus(
                 conditions=(
-                    api.RuntimeCondition(type="RuntimeReady", status=True),
-                    api.RuntimeCondition(
+                    api_pb2.RuntimeCondition(type="RuntimeReady", status=True),
+                    api_pb2.RuntimeCondition(
                         type="NetworkReady",
                         status=network.ready,
                         reason=network.reason,
@@ -174,75 +186,87 @@ class RuntimeService:
                     ),
                 )
             ),
-            runtime_handlers=[status.runtime_handler(handler) for handler in handlers],
-            features=status.runtime_features(handlers),
+            runtime_handlers=[cri_status.runtime_handler(handler) for handler in handlers],
+            features=cri_status.runtime_features(handlers),
         )
 
-    async def runtime_config(self, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:
-        driver = api.SYSTEMD if self._engine.service(pods_api).systemd_cgroups() else api.CGROUPFS
-        return api.RuntimeConfigResponse(linux=api.LinuxRuntimeConfiguration(cgroup_driver=driver))
+    async def runtime_config(
+        self, request: api_pb2.RuntimeConfigRequest
+    ) -> api_pb2.RuntimeConfigResponse:
+        driver = (
+            api_pb2.SYSTEMD
+            if self._engine.service(pods_api).systemd_cgroups()
+            else api_pb2.CGROUPFS
+        )
+        return api_pb2.RuntimeConfigResponse(
+            linux=api_pb2.LinuxRuntimeConfiguration(cgroup_driver=driver)
+        )
 
     async def update_runtime_config(
-        self, request: api.UpdateRuntimeConfigRequest
-    ) -> api.UpdateRuntimeConfigResponse:
+        self, request: api_pb2.UpdateRuntimeConfigRequest
+    ) -> api_pb2.UpdateRuntimeConfigResponse:
         self._engine.service(pods_api).update_runtime_config(
             request.runtime_config.network_config.pod_cidr
         )
-        return api.UpdateRuntimeConfigResponse()
+        return api_pb2.UpdateRuntimeConfigResponse()
 
     # -- sandboxes -------------------------------------------------------------------------------
 
-    async def run_pod_sandbox(self, request: api.RunPodSandboxRequest) -> api.RunPodSandboxResponse:
+    async def run_pod_sandbox(
+        self, request: api_pb2.RunPodSandboxRequest
+    ) -> api_pb2.RunPodSandboxResponse:
         id = await self._engine.service(pods_api).run(
             sandbox_request(request.config, request.runtime_handler)
         )
-        return api.RunPodSandboxResponse(pod_sandbox_id=id)
+        return api_pb2.RunPodSandboxResponse(pod_sandbox_id=id)
 
     async def stop_pod_sandbox(
-        self, request: api.StopPodSandboxRequest
-    ) -> api.StopPodSandboxResponse:
+        self, request: api_pb2.StopPodSandboxRequest
+    ) -> api_pb2.StopPodSandboxResponse:
         await self._engine.service(pods_api).stop(request.pod_sandbox_id)
-        return api.StopPodSandboxResponse()
+        return api_pb2.StopPodSandboxResponse()
 
     async def remove_pod_sandbox(
-        self, request: api.RemovePodSandboxRequest
-    ) -> api.RemovePodSandboxResponse:
+        self, request: api_pb2.RemovePodSandboxRequest
+    ) -> api_pb2.RemovePodSandboxResponse:
         await self._engine.service(pods_api).remove(request.pod_sandbox_id)
-        return api.RemovePodSandboxResponse()
+        return api_pb2.RemovePodSandboxResponse()
 
     async def update_pod_sandbox_resources(
-        self, request: api.UpdatePodSandboxResourcesRequest
-    ) -> api.UpdatePodSandboxResourcesResponse:
+        self, request: api_pb2.UpdatePodSandboxResourcesRequest
+    ) -> api_pb2.UpdatePodSandboxResourcesResponse:
         await self._engine.service(pods_api).update(
             request.pod_sandbox_id,
             pod_limits(request, "resources"),
             pod_limits(request, "overhead"),
         )
-        return api.UpdatePodSandboxResourcesResponse()
+        return api_pb2.UpdatePodSandboxResourcesResponse()
 
     async def pod_sandbox_status(
-        self, request: api.PodSandboxStatusRequest
-    ) -> api.PodSandboxStatusResponse:
+        self, request: api_pb2.PodSandboxStatusRequest
+    ) -> api_pb2.PodSandboxStatusResponse:
         record = self._engine.service(pods_api).sandbox(request.pod_sandbox_id)
-        info = {"info": status.info(record)} if request.verbose else {}
-        return api.PodSandboxStatusResponse(status=status.sandbox_status(record), info=info)
+        info = {"info": cri_status.info(record)} if request.verbose else {}
+        return api_pb2.PodSandboxStatusResponse(status=cri_status.sandbox_status(record), info=info)
 
     async def list_pod_sandbox(
-        self, request: api.ListPodSandboxRequest
-    ) -> api.ListPodSandboxResponse:
-        items = (status.sandbox(record) for record in self._engine.service(pods_api).sandboxes())
-        return api.ListPodSandboxResponse(
-            items=[item for item in items if status.matches_sandbox(request.filter, item)]
+        self, request: api_pb2.ListPodSandboxRequest
+    ) -> api_pb2.ListPodSandboxResponse:
+        items = (
+            cri_status.sandbox(record) for record in self._engine.service(pods_api).sandboxes()
+        )
+        return api_pb2.ListPodSandboxResponse(
+            items=[item for item in items if cri_status.matches_sandbox(request.filter, item)]
         )
 
     # -- containers ------------------------------------------------------------------------------
 
     async def create_container(
-        self, request: api.CreateContainerRequest
-    ) -> api.CreateContainerResponse:
+        self, request: api_pb2.CreateContainerRequest
+    ) -> api_pb2.CreateContainerResponse:
         if not request.pod_sandbox_id:
             raise InvalidRequest("the request names no pod sandbox")
-        if path := security.profile_path(request.config.linux.security_context):
+        if path := security_context.profile_path(request.config.linux.security_context):
             self._engine.service(pods_api).require_host_file(path, "the seccomp profile")
         if (image := request.config.image.image).startswith("/"):
             self._engine.service(pods_api).require_host_file(image, "the checkpoint")
@@ -252,42 +276,45 @@ class RuntimeService:
             )
         except JaulaError as error:
             raise image_errors.container_error(error) from error
-        return api.CreateContainerResponse(container_id=id)
+        return api_pb2.CreateContainerResponse(container_id=id)
 
     async def start_container(
-        self, request: api.StartContainerRequest
-    ) -> api.StartContainerResponse:
+        self, request: api_pb2.StartContainerRequest
+    ) -> api_pb2.StartContainerResponse:
         try:
             await self._engine.service(pods_api).start_container(request.container_id)
         except JaulaError as error:
             raise image_errors.container_error(error) from error
-        return api.StartContainerResponse()
+        return api_pb2.StartContainerResponse()
 
-    async def stop_container(self, request: api.StopContainerRequest) -> api.StopContainerResponse:
+    async def stop_container(
+        self, request: api_pb2.StopContainerRequest
+    ) -> api_pb2.StopContainerResponse:
         seconds = max(request.timeout, 0)
         await self._engine.service(pods_api).stop_container(request.container_id, seconds)
-        return api.StopContainerResponse()
+        return api_pb2.StopContainerResponse()
 
     async def reopen_container_log(
-        self, request: api.ReopenContainerLogRequest
-    ) -> api.ReopenContainerLogResponse:
+        self, request: api_pb2.ReopenContainerLogRequest
+    ) -> api_pb2.ReopenContainerLogResponse:
         await self._engine.service(pods_api).reopen_log(request.container_id)
-        return api.ReopenContainerLogResponse()
+        return api_pb2.ReopenContainerLogResponse()
 
     async def remove_container(
-        self, request: api.RemoveContainerRequest
-    ) -> api.RemoveContainerResponse:
+        self, request: api_pb2.RemoveContainerRequest
+    ) -> api_pb2.RemoveContainerResponse:
         await self._engine.service(pods_api).remove_container(request.container_id)
-        return api.RemoveContainerResponse()
+        return api_pb2.RemoveContainerResponse()
 
     async def container_status(
-        self, request: api.ContainerStatusRequest
-    ) -> api.ContainerStatusResponse:
+        self, request: api_pb2.ContainerStatusRequest
+    ) -> api_pb2.ContainerStatusResponse:
         record = self._engine.service(pods_api).container(request.container_id)
         sandbox = self._engine.service(pods_api).sandbox(record.pod.sandbox) if record.pod else None
-        info = {"info": status.info(record)} if request.verbose else {}
-        return api.ContainerStatusResponse(
-            status=status.container_status(record, sandbox, self._image_names(record)), info=info
+        info = {"info": cri_status.info(record)} if request.verbose else {}
+        return api_pb2.ContainerStatusResponse(
+            status=cri_status.container_status(record, sandbox, self._image_names(record)),
+            info=info,
         )
 
     def _image_names(self, record: ContainerRecord) -> ImageNames:
@@ -299,80 +326,80 @@ class RuntimeService:
         return ImageNames(tuple(map(full_name, tags)), tuple(map(full_name, digests)))
 
     async def list_containers(
-        self, request: api.ListContainersRequest
-    ) -> api.ListContainersResponse:
+        self, request: api_pb2.ListContainersRequest
+    ) -> api_pb2.ListContainersResponse:
         containers = (
-            status.container(record) for record in self._engine.service(pods_api).containers()
+            cri_status.container(record) for record in self._engine.service(pods_api).containers()
         )
-        return api.ListContainersResponse(
-            containers=[c for c in containers if status.matches_container(request.filter, c)]
+        return api_pb2.ListContainersResponse(
+            containers=[c for c in containers if cri_status.matches_container(request.filter, c)]
         )
 
     async def update_container_resources(
-        self, request: api.UpdateContainerResourcesRequest
-    ) -> api.UpdateContainerResourcesResponse:
+        self, request: api_pb2.UpdateContainerResourcesRequest
+    ) -> api_pb2.UpdateContainerResourcesResponse:
         id = self._engine.service(pods_api).container(request.container_id).id
         await self._engine.containers.update(id, container_update(request.linux))
-        return api.UpdateContainerResourcesResponse()
+        return api_pb2.UpdateContainerResourcesResponse()
 
     async def container_stats(
-        self, request: api.ContainerStatsRequest
-    ) -> api.ContainerStatsResponse:
+        self, request: api_pb2.ContainerStatsRequest
+    ) -> api_pb2.ContainerStatsResponse:
         usage = await self._engine.service(pods_api).usage(request.container_id)
-        return api.ContainerStatsResponse(stats=stats.container_stats(usage))
+        return api_pb2.ContainerStatsResponse(stats=cri_stats.container_stats(usage))
 
     async def list_container_stats(
-        self, request: api.ListContainerStatsRequest
-    ) -> api.ListContainerStatsResponse:
+        self, request: api_pb2.ListContainerStatsRequest
+    ) -> api_pb2.ListContainerStatsResponse:
         made = [item async for part in self._container_stats(request.filter) for item in part]
-        return api.ListContainerStatsResponse(stats=made)
+        return api_pb2.ListContainerStatsResponse(stats=made)
 
     async def _container_stats(
-        self, filter: api.ContainerStatsFilter
-    ) -> AsyncIterator[list[api.ContainerStats]]:
+        self, filter: api_pb2.ContainerStatsFilter
+    ) -> AsyncIterator[list[api_pb2.ContainerStats]]:
         """Yield the statistics of the selected containers that still exist, in batches."""
         records = self._engine.service(pods_api).containers()
-        ids = [record.id for record in records if stats.matches(filter, record)]
+        ids = [record.id for record in records if cri_stats.matches(filter, record)]
         for part in _parts(ids, _BATCH):
             yield [
-                stats.container_stats(usage)
+                cri_stats.container_stats(usage)
                 for usage in await self._engine.service(pods_api).usages(part)
             ]
 
     async def pod_sandbox_stats(
-        self, request: api.PodSandboxStatsRequest
-    ) -> api.PodSandboxStatsResponse:
+        self, request: api_pb2.PodSandboxStatsRequest
+    ) -> api_pb2.PodSandboxStatsResponse:
         usage = await self._engine.service(pods_api).sandbox_usage(request.pod_sandbox_id)
-        return api.PodSandboxStatsResponse(stats=stats.sandbox_stats(usage))
+        return api_pb2.PodSandboxStatsResponse(stats=cri_stats.sandbox_stats(usage))
 
     async def list_pod_sandbox_stats(
-        self, request: api.ListPodSandboxStatsRequest
-    ) -> api.ListPodSandboxStatsResponse:
+        self, request: api_pb2.ListPodSandboxStatsRequest
+    ) -> api_pb2.ListPodSandboxStatsResponse:
         made = [item async for part in self._sandbox_stats(request.filter) for item in part]
-        return api.ListPodSandboxStatsResponse(stats=made)
+        return api_pb2.ListPodSandboxStatsResponse(stats=made)
 
     async def _sandbox_stats(
-        self, filter: api.PodSandboxStatsFilter
-    ) -> AsyncIterator[list[api.PodSandboxStats]]:
+        self, filter: api_pb2.PodSandboxStatsFilter
+    ) -> AsyncIterator[list[api_pb2.PodSandboxStats]]:
         """Yield the statistics of the selected pods that still exist, in batches."""
         records = self._engine.service(pods_api).sandboxes()
-        ids = [record.id for record in records if stats.matches_sandbox(filter, record)]
+        ids = [record.id for record in records if cri_stats.matches_sandbox(filter, record)]
         for part in _parts(ids, _BATCH):
             usages = await self._engine.service(pods_api).sandbox_usages(part)
-            yield [stats.sandbox_stats(usage) for usage in usages]
+            yield [cri_stats.sandbox_stats(usage) for usage in usages]
 
     async def list_metric_descriptors(
-        self, request: api.ListMetricDescriptorsRequest
-    ) -> api.ListMetricDescriptorsResponse:
-        return api.ListMetricDescriptorsResponse(descriptors=metrics.descriptors())
+        self, request: api_pb2.ListMetricDescriptorsRequest
+    ) -> api_pb2.ListMetricDescriptorsResponse:
+        return api_pb2.ListMetricDescriptorsResponse(descriptors=cri_metrics.descriptors())
 
     async def list_pod_sandbox_metrics(
-        self, request: api.ListPodSandboxMetricsRequest
-    ) -> api.ListPodSandboxMetricsResponse:
+        self, request: api_pb2.ListPodSandboxMetricsRequest
+    ) -> api_pb2.ListPodSandboxMetricsResponse:
         made = [item async for part in self._metrics() for item in part]
-        return api.ListPodSandboxMetricsResponse(pod_metrics=made)
+        return api_pb2.ListPodSandboxMetricsResponse(pod_metrics=made)
 
-    async def _metrics(self) -> AsyncIterator[list[api.PodSandboxMetrics]]:
+    async def _metrics(self) -> AsyncIterator[list[api_pb2.PodSandboxMetrics]]:
         """Yield the metrics of the pods that run, in batches.
 
         They are encoded in a thread as well: those of a batch are thousands of messages.
@@ -380,45 +407,45 @@ class RuntimeService:
         ids = [record.id for record in self._engine.service(pods_api).sandboxes()]
         for part in _parts(ids, _BATCH):
             samples = await self._engine.service(pods_api).samples(part)
-            yield await asyncio.to_thread(metrics.encode, samples)
+            yield await asyncio.to_thread(cri_metrics.encode, samples)
 
     # -- streams of lists, and events ------------------------------------------------------------
 
     async def stream_pod_sandboxes(
-        self, request: api.StreamPodSandboxesRequest
-    ) -> AsyncIterator[api.StreamPodSandboxesResponse]:
-        listed = await self.list_pod_sandbox(api.ListPodSandboxRequest(filter=request.filter))
+        self, request: api_pb2.StreamPodSandboxesRequest
+    ) -> AsyncIterator[api_pb2.StreamPodSandboxesResponse]:
+        listed = await self.list_pod_sandbox(api_pb2.ListPodSandboxRequest(filter=request.filter))
         for part in _parts(listed.items):
-            yield api.StreamPodSandboxesResponse(pod_sandboxes=part)
+            yield api_pb2.StreamPodSandboxesResponse(pod_sandboxes=part)
 
     async def stream_containers(
-        self, request: api.StreamContainersRequest
-    ) -> AsyncIterator[api.StreamContainersResponse]:
-        listed = await self.list_containers(api.ListContainersRequest(filter=request.filter))
+        self, request: api_pb2.StreamContainersRequest
+    ) -> AsyncIterator[api_pb2.StreamContainersResponse]:
+        listed = await self.list_containers(api_pb2.ListContainersRequest(filter=request.filter))
         for part in _parts(listed.containers):
-            yield api.StreamContainersResponse(containers=part)
+            yield api_pb2.StreamContainersResponse(containers=part)
 
     async def stream_container_stats(
-        self, request: api.StreamContainerStatsRequest
-    ) -> AsyncIterator[api.StreamContainerStatsResponse]:
+        self, request: api_pb2.StreamContainerStatsRequest
+    ) -> AsyncIterator[api_pb2.StreamContainerStatsResponse]:
         async for part in self._container_stats(request.filter):
-            yield api.StreamContainerStatsResponse(container_stats=part)
+            yield api_pb2.StreamContainerStatsResponse(container_stats=part)
 
     async def stream_pod_sandbox_stats(
-        self, request: api.StreamPodSandboxStatsRequest
-    ) -> AsyncIterator[api.StreamPodSandboxStatsResponse]:
+        self, request: api_pb2.StreamPodSandboxStatsRequest
+    ) -> AsyncIterator[api_pb2.StreamPodSandboxStatsResponse]:
         async for part in self._sandbox_stats(request.filter):
-            yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=part)
+            yield api_pb2.StreamPodSandboxStatsResponse(pod_sandbox_stats=part)
 
     async def stream_pod_sandbox_metrics(
-        self, request: api.StreamPodSandboxMetricsRequest
-    ) -> AsyncIterator[api.StreamPodSandboxMetricsResponse]:
+        self, request: api_pb2.StreamPodSandboxMetricsRequest
+    ) -> AsyncIterator[api_pb2.StreamPodSandboxMetricsResponse]:
         async for part in self._metrics():
-            yield api.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=part)
+            yield api_pb2.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=part)
 
     async def get_container_events(
-        self, request: api.GetEventsRequest
-    ) -> AsyncIterator[api.ContainerEventResponse]:
+        self, request: api_pb2.GetEventsRequest
+    ) -> AsyncIterator[api_pb2.ContainerEventResponse]:
         events = self._engine.system.events(None, None, {"type": ["container"]})
         try:
             async for event in events:
@@ -430,8 +457,8 @@ class RuntimeService:
             await events.aclose()  # type: ignore[attr-defined]
 
     def _event(
-        self, event: Document, kind: api.ContainerEventType
-    ) -> api.ContainerEventResponse | None:
+        self, event: Document, kind: api_pb2.ContainerEventType
+    ) -> api_pb2.ContainerEventResponse | None:
         """Return the event with the statuses of its pod; None if the container is of no pod.
 
         The attributes name the sandbox, since the record of a removed container is gone.
@@ -440,21 +467,21 @@ class RuntimeService:
         sandbox_id = event["Actor"]["Attributes"].get(SANDBOX_ATTRIBUTE, "")
         if not sandbox_id:
             return None
-        response = api.ContainerEventResponse(
+        response = api_pb2.ContainerEventResponse(
             container_id=id, container_event_type=kind, created_at=event["timeNano"]
         )
         try:
             sandbox = self._engine.service(pods_api).sandbox(sandbox_id)
         except NotFound:
             return response
-        response.pod_sandbox_status.CopyFrom(status.sandbox_status(sandbox))
+        response.pod_sandbox_status.CopyFrom(cri_status.sandbox_status(sandbox))
         response.containers_statuses.extend(
-            status.container_status(record, sandbox, self._image_names(record))
+            cri_status.container_status(record, sandbox, self._image_names(record))
             for record in self._engine.service(pods_api).members(sandbox.id)
         )
         return response
 
-    async def exec(self, request: api.ExecRequest) -> api.ExecResponse:
+    async def exec(self, request: api_pb2.ExecRequest) -> api_pb2.ExecResponse:
         check_command(request.cmd)
         stream = ExecRequest(
             container_id=self._engine.service(pods_api).request_exec(
@@ -466,9 +493,9 @@ class RuntimeService:
             stdout=request.stdout,
             stderr=request.stderr,
         )
-        return api.ExecResponse(url=self._url(stream))
+        return api_pb2.ExecResponse(url=self._url(stream))
 
-    async def attach(self, request: api.AttachRequest) -> api.AttachResponse:
+    async def attach(self, request: api_pb2.AttachRequest) -> api_pb2.AttachResponse:
         record = self._engine.service(pods_api).request_attach(request.container_id)
         stream = AttachRequest(
             container_id=record.id,
@@ -477,21 +504,23 @@ class RuntimeService:
             stdout=request.stdout,
             stderr=request.stderr and not record.body.tty,
         )
-        return api.AttachResponse(url=self._url(stream))
+        return api_pb2.AttachResponse(url=self._url(stream))
 
-    async def port_forward(self, request: api.PortForwardRequest) -> api.PortForwardResponse:
+    async def port_forward(
+        self, request: api_pb2.PortForwardRequest
+    ) -> api_pb2.PortForwardResponse:
         stream = PortForwardRequest(
             sandbox_id=self._engine.service(pods_api).request_port_forward(
                 request.pod_sandbox_id, tuple(request.port)
             ),
             ports=tuple(request.port),
         )
-        return api.PortForwardResponse(url=self._url(stream))
+        return api_pb2.PortForwardResponse(url=self._url(stream))
 
     def _url(self, request: Request) -> str:
         return self._streams.get_url(request, EngineStreams(self._engine))
 
-    async def exec_sync(self, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
+    async def exec_sync(self, request: api_pb2.ExecSyncRequest) -> api_pb2.ExecSyncResponse:
         check_command(request.cmd)
         seconds = request.timeout if request.timeout > 0 else None
         try:
@@ -500,11 +529,11 @@ class RuntimeService:
             )
         except TimeoutError as error:
             raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
-        return api.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=code)
+        return api_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=code)
 
     async def checkpoint_container(
-        self, request: api.CheckpointContainerRequest
-    ) -> api.CheckpointContainerResponse:
+        self, request: api_pb2.CheckpointContainerRequest
+    ) -> api_pb2.CheckpointContainerResponse:
         seconds = request.timeout if request.timeout > 0 else None
         try:
             await self._engine.service(pods_api).checkpoint(
@@ -512,7 +541,7 @@ class RuntimeService:
             )
         except TimeoutError as error:
             raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
-        return api.CheckpointContainerResponse()
+        return api_pb2.CheckpointContainerResponse()
 
 
 def _parts(items: Sequence[Any], size: int = _PART) -> Iterator[Sequence[Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jaula.errors import InvalidRequest
-from jaula.features.kubernetes.cri import security
+from jaula.features.kubernetes.cri import security_context
+from jaula.features.kubernetes.cri.cri_resources import pod_limits
 from jaula.features.kubernetes.cri.enums import enum_name
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.kubernetes.cri.resources import pod_limits
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
+from jaula.features.kubernetes.cri.proto import api_pb2
+from jaula.spec.api_documents import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.pod import USERNS_HANDLER, PodIds, PodMetadata, PodPort, PodSandboxRequest
 
 _OOM_SCORE = -998  # as the kubelet's other processes: the containers of a pod are killed first
@@ -19,7 +19,7 @@ PROFILE = "docker"
 """The preset of pods: what Kubernetes leaves open has the defaults of its other runtimes."""
 
 
-def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSandboxRequest:
+def sandbox_request(config: api_pb2.PodSandboxConfig, runtime_handler: str) -> PodSandboxRequest:
     """Return the request for a sandbox.
 
     :raises InvalidRequest: when the configuration is not valid.
@@ -29,15 +29,15 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
     context = config.linux.security_context
     modes = context.namespace_options
     ids = pod_ids(modes)
-    if modes.pid == api.TARGET:
+    if modes.pid == api_pb2.TARGET:
         raise InvalidRequest("a pod sandbox has no target for its process namespace")
-    host_network = modes.network == api.NODE
+    host_network = modes.network == api_pb2.NODE
     host = HostConfig(
         profile=PROFILE,
         network_mode="host" if host_network else "none",
         uts_mode="host" if host_network else "",
-        ipc_mode="host" if modes.ipc == api.NODE else "shareable",
-        pid_mode="host" if modes.pid == api.NODE else "",
+        ipc_mode="host" if modes.ipc == api_pb2.NODE else "shareable",
+        pid_mode="host" if modes.pid == api_pb2.NODE else "",
         userns_mode="" if ids is not None or runtime_handler == USERNS_HANDLER else "host",
         runtime="" if runtime_handler == USERNS_HANDLER else runtime_handler,
         cgroup_parent=config.linux.cgroup_parent,
@@ -47,7 +47,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         dns_options=tuple(config.dns_config.options),
         readonly_rootfs=True,
         cap_drop=("ALL",),
-        security_opt=("no-new-privileges", *security.sandbox_options(context)),
+        security_opt=("no-new-privileges", *security_context.sandbox_options(context)),
         oom_score_adj=_OOM_SCORE,
         cpu_shares=_CPU_SHARES,
         log_config=LogConfig(type="none"),
@@ -60,7 +60,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         annotations=dict(config.annotations),
         log_directory=config.log_directory,
         runtime_handler=runtime_handler,
-        shared_pid=modes.pid == api.POD,
+        shared_pid=modes.pid == api_pb2.POD,
         privileged=context.privileged,
         ids=ids,
         resources=pod_limits(config.linux, "resources"),
@@ -69,7 +69,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
             PodPort(
                 port.host_port,
                 port.container_port,
-                enum_name(api.Protocol, port.protocol, "a port's protocol").lower(),
+                enum_name(api_pb2.Protocol, port.protocol, "a port's protocol").lower(),
                 port.host_ip,
             )
             for port in config.port_mappings
@@ -78,7 +78,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
     )
 
 
-def pod_ids(modes: api.NamespaceOption) -> PodIds | None:
+def pod_ids(modes: api_pb2.NamespaceOption) -> PodIds | None:
     """Return the ids of a pod's user namespace; None if the pod is in the host's.
 
     A kubelet's ranges begin at 65536 at least. Other clients may choose ids of the host's users,
@@ -87,14 +87,14 @@ def pod_ids(modes: api.NamespaceOption) -> PodIds | None:
     :raises InvalidRequest: when the mappings are not one range for users and groups.
     """
     options = modes.userns_options
-    if not modes.HasField("userns_options") or options.mode == api.NODE:
+    if not modes.HasField("userns_options") or options.mode == api_pb2.NODE:
         return None
-    if options.mode != api.POD:
+    if options.mode != api_pb2.POD:
         raise InvalidRequest("the mode of a pod's user namespace must be POD or NODE")
     return id_mapping(options.uids, options.gids)
 
 
-def id_mapping(uids: Iterable[api.IDMapping], gids: Iterable[api.IDMapping]) -> PodIds:
+def id_mapping(uids: Iterable[api_pb2.IDMapping], gids: Iterable[api_pb2.IDMapping]) -> PodIds:
     """Return the range of an id map. The kubelet maps one, the same for users and groups.
 
     :raises InvalidRequest: when the mappings are others, or have ids of the host's own users.

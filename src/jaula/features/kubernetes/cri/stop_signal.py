@@ -6,7 +6,7 @@ import functools
 from typing import cast
 
 from jaula.features.kubernetes.cri.enums import enum_name
-from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2
 from jaula.spec import signals
 
 _DEFAULT = "SIGTERM"
@@ -19,20 +19,20 @@ def name_of(value: int) -> str:
     """
     if not value:
         return ""
-    name = enum_name(api.Signal, value, "the stop signal").removeprefix("SIGNAL_")
+    name = enum_name(api_pb2.Signal, value, "the stop signal").removeprefix("SIGNAL_")
     return name.replace("PLUS", "+").replace("MINUS", "-")
 
 
-def value_of(name: str) -> api.Signal:
+def value_of(name: str) -> api_pb2.Signal:
     """Return the value of a stored stop signal; '' is the default one."""
-    return cast("api.Signal", _values()[signals.parse(name or _DEFAULT)])
+    return cast("api_pb2.Signal", _values()[signals.parse(name or _DEFAULT)])
 
 
 @functools.cache
 def _values() -> dict[int, int]:
     """Return the values by number. Of two names of one signal the first one counts."""
     values: dict[int, int] = {}
-    for value in api.Signal.values():
+    for value in api_pb2.Signal.values():
         if value:
             values.setdefault(signals.parse(name_of(value)), value)
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from jaula.features.kubernetes.kube.documents import InvalidDocument
+from jaula.features.kubernetes.kube.kube_documents import InvalidDocument
 
 
 class Node:

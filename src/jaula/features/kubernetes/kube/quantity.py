@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from jaula.features.kubernetes.kube.documents import InvalidDocument
+from jaula.features.kubernetes.kube.kube_documents import InvalidDocument
 
 _FACTORS = {
     "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),

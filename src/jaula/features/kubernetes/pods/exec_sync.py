@@ -7,11 +7,11 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.engine.containers import exec_session
-from jaula.spec.api import ExecCreate
+from jaula.spec.api_documents import ExecCreate
 from jaula.spec.stdcopy import STREAMS, StdcopyReader
 
 if TYPE_CHECKING:
-    from jaula.engine.containers.exec import Execs
+    from jaula.engine.containers.container_exec import Execs
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaula.engine.userns import join
-from jaula.features.checkpoint.runtime import network
+from jaula.features.checkpoint.runtime import restore_network
 from jaula.kernel import nftables
 from jaula.kernel.rtnetlink import Rtnetlink, set_link
 
@@ -43,8 +43,8 @@ def hold(netns: int) -> None:
 
     :raises RuntimeFailure: when an interface has no host end that could be set down.
     """
-    network.disconnect(netns)
-    network.hold(netns)
+    restore_network.disconnect(netns)
+    restore_network.hold(netns)
     nftables.delete_tables(netns, _SILENT)
 
 
@@ -68,9 +68,9 @@ def connect(sandbox: Container) -> None:
         ends = _host_ends(netns)
         nftables.delete_tables(netns, _SILENT)
         nftables.delete_tables(netns, _SILENT, nftables.NFPROTO_ARP)
-        network.unlock_all(netns)
-        network.connect(netns, ends)
-        network.announce(netns, ends)
+        restore_network.unlock_all(netns)
+        restore_network.connect(netns, ends)
+        restore_network.announce(netns, ends)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.engine.containers import oom_score, selinux
+from jaula.engine.containers import oom_score, selinux_labels
 from jaula.engine.containers.bounds import Authorize, allow_all
-from jaula.engine.containers.cgroup import new_cgroup_path
+from jaula.engine.containers.container_cgroup import new_cgroup_path
 from jaula.engine.containers.create import remove_files
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
@@ -44,24 +44,24 @@ from jaula.errors import (
     Unsupported,
 )
 from jaula.features.kubernetes.cni import netns
-from jaula.features.kubernetes.pods import pause, validation
+from jaula.features.kubernetes.pods import pause_rootfs, validation
 from jaula.kernel.netlink import in_netns
 from jaula.sha256 import sha256
-from jaula.spec.api import HostConfig, LogConfig
+from jaula.spec.api_documents import HostConfig, LogConfig
 from jaula.spec.pod import USERNS_HANDLER, RuntimeHandler
-from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
+from jaula.state.container_records import ContainerRecord, PodSandboxRecord, Status
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from jaula.engine.containers.container_exec import Execs
     from jaula.engine.containers.containers import Containers
-    from jaula.engine.containers.exec import Execs
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
-    from jaula.features.kubernetes.pods.network import PodNetwork
+    from jaula.features.kubernetes.pods.sandbox_network import PodNetwork
+    from jaula.features.metrics.pod_samples import SandboxSample
     from jaula.features.metrics.pod_usage import ContainerUsage, PodStats, SandboxUsage
-    from jaula.features.metrics.samples import SandboxSample
-    from jaula.spec.api import ContainerCreate, Mount
+    from jaula.spec.api_documents import ContainerCreate, Mount
     from jaula.spec.pod import (
         PodContainerRequest,
         PodLimits,
@@ -250,7 +250,7 @@ class Pods:
         body = msgspec.structs.replace(
             request.body,
             image="",
-            cmd=(pause.PROGRAM,),
+            cmd=(pause_rootfs.PROGRAM,),
             env=("PATH=/",),
             working_dir="/",
             host_config=msgspec.structs.replace(
@@ -271,7 +271,7 @@ class Pods:
         container_id = new_id()
         services.container_store.reserve(name, container_id)
         made_directory = False
-        diff_id, tar = pause.layer()
+        diff_id, tar = pause_rootfs.layer()
         lease = services.images.lease((diff_id,))
         try:
             if request.log_directory:
@@ -287,7 +287,7 @@ class Pods:
                 body=body,
                 image="",
                 layers=(diff_id,),
-                args=(pause.PROGRAM,),
+                args=(pause_rootfs.PROGRAM,),
                 hostname=body.hostname or services.host.hostname,
                 networks={},
                 storage_driver=services.snapshots.name,
@@ -295,7 +295,7 @@ class Pods:
                 owner=owner[0],
                 owner_gid=owner[1],
                 beneath=bounds.mount_prefixes,
-                level=selinux.take_level(services, container_id, resolved),
+                level=selinux_labels.take_level(services, container_id, resolved),
                 cgroup=new_cgroup_path(
                     services.config, body.host_config.cgroup_parent, container_id
                 ),
@@ -563,9 +563,9 @@ class Pods:
         host = self._host_config(sandbox, request)
         body = msgspec.structs.replace(request.body, host_config=host)
         name = container_name(pod.metadata, request)
-        from jaula.features.kubernetes.pods import restore
+        from jaula.features.kubernetes.pods import pod_restore
 
-        if (source := restore.find(self._services, body.image)) is not None:
+        if (source := pod_restore.find(self._services, body.image)) is not None:
             container = await self._create_restored(
                 source, body, name, request, owner, authorize, log
             )
@@ -605,18 +605,18 @@ class Pods:
         """
         from jaula.features.checkpoint.hooks import archives as checkpoint_archives
         from jaula.features.checkpoint.hooks import clones as checkpoint_clones
-        from jaula.features.kubernetes.pods import restore
+        from jaula.features.kubernetes.pods import pod_restore
 
         services, clones = self._services, self._containers.service(checkpoint_clones)
         archives = self._containers.service(checkpoint_archives)
-        async with restore.opened(services, archives, source) as checkpoint:
+        async with pod_restore.opened(services, archives, source) as checkpoint:
             image, id = clones.image(checkpoint.description), checkpoint.description.image_id
             archives.check_image(checkpoint.signers, image, id)
             body = msgspec.structs.replace(body, image=image)
             request = msgspec.structs.replace(
                 request,
                 body=msgspec.structs.replace(request.body, image=image),
-                checkpoint=restore.NAME,
+                checkpoint=pod_restore.NAME,
             )
             if (former := self._unanswered_container(name, request, owner)) is not None:
                 await self._remove(former.id)  # it may not have its files
@@ -742,11 +742,11 @@ class Pods:
     async def _restore(self, container: Container) -> None:
         """Start a container from its checkpoint, which is used once."""
         from jaula.features.checkpoint.hooks import checkpoints
-        from jaula.features.kubernetes.pods import restore
+        from jaula.features.kubernetes.pods import pod_restore
 
-        async with restore.shared_memory(self._services, container.record):
-            await self._containers.start(container.id, checkpoint=restore.NAME)
-        await self._containers.service(checkpoints).remove(container, restore.NAME, "")
+        async with pod_restore.shared_memory(self._services, container.record):
+            await self._containers.start(container.id, checkpoint=pod_restore.NAME)
+        await self._containers.service(checkpoints).remove(container, pod_restore.NAME, "")
 
     async def reopen_log(self, ref: str) -> None:
         """Open the log of a running container again, after its file was renamed.
@@ -779,7 +779,7 @@ class Pods:
 
     async def samples(self, sandboxes: Sequence[Container]) -> list[SandboxSample]:
         """Return samples for the metrics of those pods that run, read in one thread."""
-        from jaula.features.metrics.samples import collect
+        from jaula.features.metrics.pod_samples import collect
 
         pods = [(s, self.members(s.id)) for s in sandboxes]
         root = str(self._services.config.paths.root)
@@ -821,7 +821,7 @@ class Pods:
         :raises TimeoutError: when it takes longer than ``seconds``; nothing is written then.
         """
         from jaula.features.checkpoint.hooks import checkpoints
-        from jaula.features.kubernetes.pods.checkpoint import write_checkpoint
+        from jaula.features.kubernetes.pods.pod_checkpoint import write_checkpoint
 
         container = self.container(ref)
         pod = container.record.pod

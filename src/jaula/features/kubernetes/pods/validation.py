@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from jaula.engine.containers.hostname import is_host_name
+from jaula.engine.containers.container_hostname import is_host_name
 from jaula.errors import InvalidRequest, resource_error
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from jaula.features.record.document import End
+    from jaula.features.record.record_document import End
 
 
 def run(options: Options) -> int:
@@ -26,24 +26,24 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.errors import JaulaError
-    from jaula.features.record.cli import drift
+    from jaula.features.record.cli import drift_command
 
-    drift.check_flags(options)
+    drift_command.check_flags(options)
     client = Client(Settings.host)
     ref = options.arguments[0]
     document = client.get(f"/containers/{quote(ref)}/json")
     if not document["State"]["Running"]:
-        status = drift.ERROR if options.on("drift") else 1
+        status = drift_command.ERROR if options.on("drift") else 1
         raise CliError(f"container {ref} is not running: it does nothing to record", status=status)
     if options.on("drift"):
-        return drift.run(options, client, document, seconds)
+        return drift_command.run(options, client, document, seconds)
     try:
         end = _record(
-            client, document, options.text("output"), seconds, drift.mechanism_name(options)
+            client, document, options.text("output"), seconds, drift_command.mechanism_name(options)
         )
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
-    from jaula.features.record.cli.records import loss_lines
+    from jaula.features.record.cli.record_output import loss_lines
 
     for line in loss_lines(end):
         print(line, file=sys.stderr)
@@ -64,10 +64,10 @@ def _record(
     from time import gmtime, strftime
 
     from jaula.errors import Conflict, Unsupported
-    from jaula.features.record import cgroup, recorder
-    from jaula.features.record.cli.records import container_of
-    from jaula.features.record.writer import RecordWriter
-    from jaula.kernel.process import pidfd_open
+    from jaula.features.record import recorded_cgroup, recorder
+    from jaula.features.record.cli.record_output import container_of
+    from jaula.features.record.record_writer import RecordWriter
+    from jaula.kernel.process_calls import pidfd_open
 
     container_id, pid = document["Id"], document["State"]["Pid"]
     name = document["Name"].lstrip("/")
@@ -78,7 +78,7 @@ def _record(
         raise Conflict(f"container {name} has exited") from None
     try:
         try:
-            found, cgroup_id = cgroup.find(pid, container_id)
+            found, cgroup_id = recorded_cgroup.find(pid, container_id)
         except Unsupported:
             if os.geteuid() == 0:
                 raise

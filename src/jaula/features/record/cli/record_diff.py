@@ -10,10 +10,17 @@ from jaula.cli.command_parser import Command, Options
 
 def run(options: Options) -> int:
     """Print the differences; 1 if there are any."""
-    from jaula.features.record.cli.records import open_record, printable, program_name, subject
+    from jaula.features.record.cli.record_output import (
+        open_record,
+        printable,
+        program_name,
+        subject,
+    )
 
     before, after = (open_record(path) for path in options.arguments)
-    from jaula.features.record.diff import compare  # after open_record, which finds the packages
+    from jaula.features.record.compare_records import (
+        compare,  # after open_record, which finds the packages
+    )
 
     for path, record in zip(options.arguments, (before, after), strict=True):
         if record.header is None:

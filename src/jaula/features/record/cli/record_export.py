@@ -13,15 +13,15 @@ FORMATS = ("jsonl", "ocsf")
 def run(options: Options) -> int:
     """Print a line of JSON for each entry; 1 if the record is not intact."""
     output_format = options.choice("format", FORMATS)
-    from jaula.features.record.cli.records import open_record
+    from jaula.features.record.cli.record_output import open_record
 
     record = open_record(options.arguments[0])
     import msgspec
 
-    from jaula.features.record import export
+    from jaula.features.record import record_formats
 
     try:
-        for document in export.FORMATS[output_format](record):
+        for document in record_formats.FORMATS[output_format](record):
             sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
     except (ValueError, OverflowError) as error:
         raise CliError(f"jaula: cannot export {options.arguments[0]}: {error}") from None

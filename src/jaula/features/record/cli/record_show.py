@@ -8,7 +8,7 @@ from jaula.cli.command_parser import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.features.record.reader import Record
+    from jaula.features.record.record_reader import Record
 
 FORMATS = ("table", "json")
 _HEADINGS = ("KIND", "COUNT", "FIRST", "LAST", "PROGRAM", "SUBJECT")
@@ -18,7 +18,7 @@ def run(options: Options) -> int:
     """Print the summary or the entries; 1 if the record is not intact."""
     output_format = options.choice("format", FORMATS)
     from jaula import feature
-    from jaula.features.record.cli.records import open_record
+    from jaula.features.record.cli.record_output import open_record
 
     for each in feature.features():
         if each.shows_record and each.function(each.shows_record)(
@@ -42,14 +42,14 @@ def run(options: Options) -> int:
 def _print_json(record: Record) -> None:
     import msgspec
 
-    from jaula.features.record.diff import document_of
+    from jaula.features.record.compare_records import document_of
 
     for n in record.entries:
         print(msgspec.json.encode(document_of(record, n)).decode())
 
 
 def _print_header(record: Record, *, sources: bool) -> None:
-    from jaula.features.record.cli.records import printable
+    from jaula.features.record.cli.record_output import printable
 
     if record.header is not None:
         header = record.header
@@ -78,15 +78,15 @@ def _print_header(record: Record, *, sources: bool) -> None:
 
 def _print_summary(record: Record, path: str) -> None:
     from jaula.cli.output import text_table
-    from jaula.features.record.cli import summary as record_summary
+    from jaula.features.record.cli import summary
 
-    print(text_table.aligned(list(record_summary.lines(record)), min_width=0), end="")
+    print(text_table.aligned(list(summary.lines(record)), min_width=0), end="")
     print(f"\n{len(record.entries):,} entries; print them: jaula record show --all {path}")
 
 
 def _print_table(record: Record) -> None:
     from jaula.cli.output import text_table
-    from jaula.features.record.cli.records import printable, program_name, subject
+    from jaula.features.record.cli.record_output import printable, program_name, subject
 
     print()
     lines = ["\t".join(_HEADINGS)]

@@ -8,7 +8,7 @@ from jaula.cli.command_parser import Command, Flag, Options
 
 def run(options: Options) -> int:
     """Verify the hash chain of a record; 1 if it is not intact."""
-    from jaula.features.record.cli.records import open_record
+    from jaula.features.record.cli.record_output import open_record
 
     expected = options.text("head")
     if options.is_set("head") and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):

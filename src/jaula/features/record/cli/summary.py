@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from jaula.features.record.cli.records import printable, program_name
+from jaula.features.record.cli.record_output import printable, program_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from jaula.features.record.document import Entry
-    from jaula.features.record.reader import Record
+    from jaula.features.record.record_document import Entry
+    from jaula.features.record.record_reader import Record
 
     Row = tuple[str, ...]
 

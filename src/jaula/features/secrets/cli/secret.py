@@ -10,9 +10,7 @@ from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.containers.create_body import pairs
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings
-from jaula.cli.output import inspect_output as output_inspect
-from jaula.cli.output import list_output as output_list
-from jaula.cli.output import times
+from jaula.cli.output import inspect_output, list_output, times
 from jaula.spec import units
 
 TYPE_CHECKING = False
@@ -70,7 +68,7 @@ def _content(source: str) -> bytes:
 
 def ls(noun: str) -> Command:
     """Return the command ``ls``."""
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "ID": ("ID", lambda item: item["ID"]),
         "Name": ("NAME", lambda item: item["Spec"]["Name"]),
         "Driver": ("DRIVER", lambda item: ""),
@@ -87,7 +85,7 @@ def ls(noun: str) -> Command:
         output_format = options.text("format")
         if options.on("quiet") and output_format in ("", "table"):
             output_format = "{{.ID}}"
-        output_list.show(items, columns, table, output_format)
+        list_output.show(items, columns, table, output_format)
         return 0
 
     return Command(
@@ -122,7 +120,7 @@ def inspect(noun: str) -> Command:
     def run(options: Options) -> int:
         client = Client(Settings.host)
         if not options.on("pretty"):
-            return output_inspect.show(
+            return inspect_output.show(
                 options.arguments,
                 options.text("format"),
                 lambda name: client.get(f"/{noun}s/{quote(name)}"),
@@ -139,7 +137,7 @@ def inspect(noun: str) -> Command:
         f"Display detailed information on one or more {noun}s",
         run,
         flags=(
-            output_inspect.FORMAT,
+            inspect_output.FORMAT,
             Flag("pretty", "", "bool", "Print the information in a human friendly format"),
         ),
         min_args=1,

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaula.errors import InvalidRequest
-from jaula.features.trust.policy import RulesFile, TrustRule, TrustRules, Verdict, verify_stored
 from jaula.features.trust.signature import UnsignedImage
+from jaula.features.trust.signature_policy import (
+    RulesFile,
+    TrustRule,
+    TrustRules,
+    Verdict,
+    verify_stored,
+)
 from jaula.features.trust.signature_store import SignatureStore
 from jaula.features.verify.model.image_layout import ImageLayout
 from jaula.images.reference import could_be_id, parse

@@ -8,7 +8,7 @@ from jaula.cli.cli_errors import CliError, UsageError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import list_output
 from jaula.cli.output.progress_line import Progress
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
             if "error" in document:
                 raise CliError(f"Error response from engine: {document['error']}")
             images.append(document)
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Image": ("IMAGE", _name),
         "Blobs": ("BLOBS", lambda row: str(row["Blobs"])),
         "Layers": ("LAYERS", lambda row: str(row["Layers"])),
@@ -38,7 +38,7 @@ def run(options: Options) -> int:
         "Damages": ("DAMAGES", lambda row: row["Damages"]),
     }
     output_format = options.text("format")
-    output_list.show(
+    list_output.show(
         images, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", output_format
     )
     damaged = [row for row in images if row["Damages"]]
@@ -49,7 +49,7 @@ def run(options: Options) -> int:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return str((row["RepoTags"] or [output_list.short_id(row["Id"]) or "<none>"])[0])
+    return str((row["RepoTags"] or [list_output.short_id(row["Id"]) or "<none>"])[0])
 
 
 def _print_damages(row: dict[str, Any]) -> None:

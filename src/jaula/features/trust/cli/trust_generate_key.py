@@ -6,25 +6,25 @@ import os
 
 from jaula.cli.cli_errors import CliError
 from jaula.cli.command_parser import Command, Flag, Options
-from jaula.features.trust.cli import keys as trust
+from jaula.features.trust.cli import trust_keys
 
 
 def run(options: Options) -> int:
     """Write a new key pair; the private key is encrypted and readable by its owner only."""
-    trust.enable()
+    trust_keys.enable()
     from jaula.errors import InvalidRequest
-    from jaula.features.trust import key_file, keys
+    from jaula.features.trust import key_file, signing_keys
 
     name = options.arguments[0]
     try:
-        key = keys.generate(options.text("algorithm", "ecdsa"))
+        key = signing_keys.generate(options.text("algorithm", "ecdsa"))
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     private, public = f"{name}.key", f"{name}.pub"
     for path in (private, public):
         if os.path.lexists(path):
             raise CliError(f"jaula: {path} already exists")
-    password = trust.read_password(f"Password for {private}: ", twice=True)
+    password = trust_keys.read_password(f"Password for {private}: ", twice=True)
     _write(private, key_file.write(key, password), 0o600)
     _write(public, key.public.pem, 0o644)
     print(f"Private key: {private}\nPublic key:  {public} (sha256:{key.public.fingerprint})")

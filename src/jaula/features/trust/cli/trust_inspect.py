@@ -5,40 +5,42 @@ from __future__ import annotations
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
-from jaula.features.trust.cli import keys as trust
+from jaula.cli.output import list_output
+from jaula.features.trust.cli import trust_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.features.trust.keys import PublicKey
     from jaula.features.trust.signature import Signature
+    from jaula.features.trust.signing_keys import PublicKey
 
 INVALID = "<invalid>"
 
 
 def run(options: Options) -> int:
     """List the signatures of an image at its registry with their claims."""
-    trust.enable()
-    trusted = [trust.public_key(path) for path in options.texts("key")]
-    descriptor, signatures = trust.fetch_signatures(Client(Settings.host), options.arguments[0])
+    trust_keys.enable()
+    trusted = [trust_keys.public_key(path) for path in options.texts("key")]
+    descriptor, signatures = trust_keys.fetch_signatures(
+        Client(Settings.host), options.arguments[0]
+    )
     items = [_item(signature, trusted, descriptor["digest"]) for signature in signatures]
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Key": ("KEY", lambda item: item["key"]),
         "SignedAs": ("SIGNED AS", lambda item: item["name"]),
         "Digest": ("DIGEST", lambda item: item["digest"]),
         "Annotations": ("ANNOTATIONS", lambda item: item["notes"]),
     }
     default = "{{.Key}}\t{{.SignedAs}}\t{{.Digest}}\t{{.Annotations}}"
-    output_list.show(items, columns, default, options.text("format"))
+    list_output.show(items, columns, default, options.text("format"))
     return 0
 
 
 def _item(signature: Signature, trusted: list[PublicKey], digest: str) -> dict[str, Any]:
     from jaula.errors import InvalidRequest
     from jaula.features.trust import simple_signing
-    from jaula.images.registry.errors import printable
+    from jaula.images.registry.registry_errors import printable
 
     key = next((k for k in trusted if k.verifies(signature.value, signature.payload)), None)
     try:

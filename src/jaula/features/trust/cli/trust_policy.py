@@ -6,7 +6,7 @@ from jaula.cli.cli_errors import CliError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import list_output as output_list
+from jaula.cli.output import list_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ def run(options: Options) -> int:
     if not policy["InForce"] and not options.text("format"):
         print("No image policy is in force: every image is accepted.")
         return 0
-    columns: dict[str, output_list.Column] = {
+    columns: dict[str, list_output.Column] = {
         "Images": ("IMAGES", lambda rule: rule["Scope"]),
         "Rule": ("RULE", lambda rule: rule["Verdict"]),
         "Keys": ("KEYS", lambda rule: ", ".join(_key(key) for key in rule["Keys"])),
         "SignedAs": ("SIGNED AS", lambda rule: rule["SignedAs"]),
     }
     default = "{{.Images}}\t{{.Rule}}\t{{.Keys}}"
-    output_list.show(rules, columns, default, options.text("format"))
+    list_output.show(rules, columns, default, options.text("format"))
     return 0
 
 

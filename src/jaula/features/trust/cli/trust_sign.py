@@ -9,7 +9,7 @@ from jaula.cli.client.api_client import Client, quote
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
-from jaula.features.trust.cli import keys as trust
+from jaula.features.trust.cli import trust_keys
 
 
 def run(options: Options) -> int:
@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     if not options.text("key"):
         raise UsageError("a private key is required: --key FILE", status=1)
     notes = _annotations(options.texts("annotation"))
-    trust.enable()
+    trust_keys.enable()
     from jaula.errors import InvalidRequest
     from jaula.features.trust import simple_signing
     from jaula.images import reference
@@ -30,10 +30,10 @@ def run(options: Options) -> int:
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     client = Client(Settings.host)
-    descriptor = trust.fetch_signatures(client, name)[0]
+    descriptor = trust_keys.fetch_signatures(client, name)[0]
     if parsed.digest is None:
-        trust.check_local(client, name, parsed.repository, descriptor["digest"])
-    key = trust.private_key(options.text("key"))
+        trust_keys.check_local(client, name, parsed.repository, descriptor["digest"])
+    key = trust_keys.private_key(options.text("key"))
     digests = [descriptor["digest"]]
     if options.on("recursive"):
         digests += _member_digests(client, f"{parsed.repository}@{descriptor['digest']}")
@@ -46,7 +46,7 @@ def run(options: Options) -> int:
         }
         signed = f"{parsed.repository}@{digest}"
         client.document(
-            "POST", trust.signatures_path(signed), (), body, registry_auth.headers(name)
+            "POST", trust_keys.signatures_path(signed), (), body, registry_auth.headers(name)
         )
         print(f"Signed {signed}", flush=True)
     print(f"by sha256:{key.public.fingerprint}")

@@ -6,7 +6,7 @@ from jaula.cli.cli_errors import CliError, UsageError
 from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.features.trust.cli import keys as trust
+from jaula.features.trust.cli import trust_keys
 from jaula.spec.fast_json import encode
 
 UNSIGNED = 1
@@ -16,13 +16,13 @@ def run(options: Options) -> int:
     """Verify that an image is signed by one of the keys; 1 if it is not."""
     if not options.texts("key"):
         raise UsageError("a public key is required: --key FILE", status=1)
-    trust.enable()
+    trust_keys.enable()
     from jaula.errors import InvalidRequest
     from jaula.features.trust import signature
     from jaula.images import reference
 
     name = options.arguments[0]
-    trusted = [trust.public_key(path) for path in options.texts("key")]
+    trusted = [trust_keys.public_key(path) for path in options.texts("key")]
     try:
         parsed = reference.parse(name)
         signed_as = (
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     expected = signed_as or parsed
-    descriptor, signatures = trust.fetch_signatures(Client(Settings.host), name)
+    descriptor, signatures = trust_keys.fetch_signatures(Client(Settings.host), name)
     try:
         verified = signature.find(
             signatures,

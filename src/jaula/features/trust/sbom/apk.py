@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from jaula.features.trust.sbom.deb822 import MAX_VALUE, lines
 from jaula.features.trust.sbom.package import Package, text
-from jaula.features.trust.sbom.rootfs import RootfsReader
+from jaula.features.trust.sbom.sbom_rootfs import RootfsReader
 
 _PATHS = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _LIMIT = 256 << 20  # bytes

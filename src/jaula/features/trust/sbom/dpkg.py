@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from jaula.features.trust.sbom import deb822
 from jaula.features.trust.sbom.package import Package, text
-from jaula.features.trust.sbom.rootfs import RootfsReader
+from jaula.features.trust.sbom.sbom_rootfs import RootfsReader
 
 _STATUS = "var/lib/dpkg/status"
 _STATUS_D = "var/lib/dpkg/status.d"

@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.features.trust.sbom import deb822
 from jaula.features.trust.sbom.package import Package, text
-from jaula.features.trust.sbom.rootfs import RootfsReader
+from jaula.features.trust.sbom.sbom_rootfs import RootfsReader
 
 _LIMIT = 4 << 20  # bytes of the file of one package
 _SKIPPED = ("proc", "sys", "dev")  # mount points of kernel file systems

@@ -17,7 +17,7 @@ from time import monotonic
 from jaula.errors import InvalidRequest
 from jaula.features.trust.sbom import rpm_bdb, rpm_ndb
 from jaula.features.trust.sbom.package import Package, text
-from jaula.features.trust.sbom.rootfs import RootfsReader
+from jaula.features.trust.sbom.sbom_rootfs import RootfsReader
 from jaula.features.trust.sbom.sqlite_wal import with_log, without_log
 
 _DIRECTORIES = ("usr/lib/sysimage/rpm", "var/lib/rpm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaula.errors import InvalidRequest
 from jaula.features.trust.sbom import apk, dpkg, languages, rpm
 from jaula.features.trust.sbom.package import Inventory, Package, System, text
-from jaula.features.trust.sbom.rootfs import Files, RootfsReader
+from jaula.features.trust.sbom.sbom_rootfs import Files, RootfsReader
 
 MAX_PACKAGES = 100_000  # packages
 _RELEASES = ("etc/os-release", "usr/lib/os-release")

@@ -17,7 +17,7 @@ from jaula.features.verify.checks.mounts import file_identity, stat_identity
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, quantity, verdict_of
-from jaula.state.records import ENGINE_SOCKET
+from jaula.state.container_records import ENGINE_SOCKET
 
 SYSTEM = (
     "/",

@@ -13,7 +13,7 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, verdict_of
 from jaula.kernel.capabilities import SETS, parse_status_masks
-from jaula.security.capabilities import DEFAULT, decode, mask
+from jaula.security.capability_sets import DEFAULT, decode, mask
 
 INFO = CheckInfo(
     id="capabilities",

@@ -16,7 +16,7 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer, integer
 from jaula.features.verify.model.result import Result, Verdict, verdict_of
 from jaula.spec import cpuset
-from jaula.spec.runtime import Resources
+from jaula.spec.runtime_spec import Resources
 
 RATES = {
     "read_bps": ("rbps", "BlkioDeviceReadBps"),

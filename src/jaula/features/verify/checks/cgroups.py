@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from jaula.cgroups.v2.cpu import weight
+from jaula.cgroups.v2.cpu_v2 import weight
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer, integer
 from jaula.features.verify.model.host_process import parse_cgroups

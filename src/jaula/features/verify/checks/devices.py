@@ -17,9 +17,9 @@ from jaula.features.verify.checks.cgroups import CgroupDirs
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, quantity, verdict_of
-from jaula.kernel.paths import open_in_root
-from jaula.security.devices import DEFAULT_DEVICES, DEFAULT_RULES
-from jaula.spec.runtime import DeviceCgroup
+from jaula.kernel.openat2 import open_in_root
+from jaula.security.allowed_devices import DEFAULT_DEVICES, DEFAULT_RULES
+from jaula.spec.runtime_spec import DeviceCgroup
 
 SEPARATE = ("pts", "shm", "mqueue")
 MAX_NODES = 10_000
@@ -141,10 +141,10 @@ def _program(
 ) -> Result:
     """Compare the BPF programs of a v2 cgroup with the compiled rules of the spec."""
     from jaula.cgroups import device_rules
-    from jaula.cgroups.v2 import devices
+    from jaula.cgroups.v2 import devices_v2
 
     resources = container.linux.resources
-    expected = devices.assemble(device_rules.normalize(resources.devices if resources else ()))
+    expected = devices_v2.assemble(device_rules.normalize(resources.devices if resources else ()))
     programs = attached_programs(directory)
     ours = [number for number, code, tag in programs if is_expected(expected, code, tag)]
     runtime = container.text("Runtime")
@@ -164,15 +164,15 @@ def _program(
 
 def attached_programs(directory: str) -> list[tuple[int, bytes, str]]:
     """Return (id, instructions, tag) of the device programs attached to a cgroup itself."""
-    from jaula.cgroups.v2 import bpf
+    from jaula.cgroups.v2 import device_bpf
 
     programs = []
     group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for number in bpf.attached(group):
-            program = bpf.by_id(number)
+        for number in device_bpf.attached(group):
+            program = device_bpf.by_id(number)
             try:
-                programs.append((number, bpf.instructions(program), bpf.tag(program)))
+                programs.append((number, device_bpf.instructions(program), device_bpf.tag(program)))
             finally:
                 os.close(program)
     finally:

@@ -1,8 +1,8 @@
 """Egress list: the rules of the container are loaded, and its addresses lead to them.
 
 Evidence: ``nft -j list ruleset``. The base chains and the container's chains are compared with the
-rules of :mod:`jaula.network.firewall.egress`, loaded by the same kernel. Then the map elements with
-the container's addresses and its interface are checked.
+rules of :mod:`jaula.network.firewall.egress_rules`, loaded by the same kernel. Then the map
+elements with the container's addresses and its interface are checked.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.host_snapshot import Rules, listing_of, rules
 from jaula.features.verify.model.result import Result, quantity, verdict_of
-from jaula.network.firewall import egress, endpoint_tables
-from jaula.network.network import PORT_PREFIX
-from jaula.spec.endpoint import Endpoint
+from jaula.network.firewall import egress_rules, endpoint_tables
+from jaula.network.network_driver import PORT_PREFIX
+from jaula.spec.endpoint_record import Endpoint
 
 INFO = CheckInfo(
     id="egress",
@@ -44,7 +44,7 @@ class Lists(NamedTuple):
 
 _EGRESS = Lists(
     "Egress", "destination", "_egress", frozenset({"prerouting", "forward"}),
-    egress.tables, egress.chain,
+    egress_rules.tables, egress_rules.chain,
 )  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from jaula.features.verify.model.port_maps import Forward, concat, forwards
 from jaula.features.verify.model.result import Result, Verdict, quantity, verdict_of
 from jaula.network.firewall.bridge_rules import Limits, table_name
 from jaula.network.ipam import link_local_address
-from jaula.network.network import PORT_PREFIX
-from jaula.spec.network import BYPASS_FIREWALL_OPTION, NAME_OPTION, PARENT_DRIVERS
+from jaula.network.network_driver import PORT_PREFIX
+from jaula.spec.network_record import BYPASS_FIREWALL_OPTION, NAME_OPTION, PARENT_DRIVERS
 
 INFO = CheckInfo(
     id="firewall",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, verdict_of
-from jaula.spec.runtime import IDMapping
+from jaula.spec.runtime_spec import IDMapping
 
 Map = list[tuple[int, int, int]]
 

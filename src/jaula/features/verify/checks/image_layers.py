@@ -33,8 +33,8 @@ from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.image_layout import StoredImage
 from jaula.features.verify.model.result import Result, Verdict, quantity, verdict_of
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.paths import RESOLVE, openat2
-from jaula.spec.image import diff_id_of
+from jaula.kernel.openat2 import RESOLVE, openat2
+from jaula.spec.image_documents import diff_id_of
 
 _OVERLAY = "overlay"
 _COMPARED = 4  # entries of a layer
@@ -114,7 +114,7 @@ def _lazy(container: AuditedContainer, root: str, layers: Sequence[str]) -> str:
 
     Its layers are other file systems than those in the directory of layers.
     """
-    from jaula.storage.layers.store import LayerStore
+    from jaula.storage.layers.layer_store import LayerStore
 
     store = LayerStore(Paths(Path(root)))
     missing = [layer[7:19] for layer in layers if not store.is_on_disk(layer)]
@@ -164,7 +164,7 @@ def _overlay(
     container: AuditedContainer, root: str, directory: str, layers: Sequence[str]
 ) -> tuple[list[str], str]:
     """Return what is wrong with an overlay, and a description of one that is right."""
-    from jaula.storage.layers.store import LayerStore
+    from jaula.storage.layers.layer_store import LayerStore
 
     mount = container.mount_at("/")
     if mount is None or mount.fstype != _OVERLAY:

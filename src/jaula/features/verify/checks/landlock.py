@@ -16,10 +16,10 @@ from jaula.config import OWN_RUNTIME
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, verdict_of
-from jaula.security.landlock import DEFAULT_FROM, Landlock, default_off_reason, parse
+from jaula.security.landlock_ruleset import DEFAULT_FROM, Landlock, default_off_reason, parse
 from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.annotations import LANDLOCK_ANNOTATION
-from jaula.spec.runtime import Spec
+from jaula.spec.runtime_spec import Spec
 
 INFO = CheckInfo(
     id="landlock",

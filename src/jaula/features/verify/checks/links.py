@@ -25,8 +25,8 @@ from jaula.features.verify.model.network_view import SETTINGS
 from jaula.features.verify.model.result import Result, quantity, verdict_of
 from jaula.kernel.rtnetlink import Link, Route
 from jaula.network.firewall.bridge_rules import table_name
-from jaula.security.sysctls import normalize
-from jaula.spec.network import PARENT_DRIVERS
+from jaula.security.allowed_sysctls import normalize
+from jaula.spec.network_record import PARENT_DRIVERS
 
 LOCAL_TABLE = 255  # the kernel's own routes of addresses (RT_TABLE_LOCAL)
 TRANSLATIONS = ("dnat", "fwd", "dup", "tproxy")

@@ -11,7 +11,7 @@ from jaula.features.verify.checks.egress import Lists, check_lists
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result
-from jaula.network.firewall import listen
+from jaula.network.firewall import listen_rules
 
 INFO = CheckInfo(
     id="listen",
@@ -24,8 +24,8 @@ INFO = CheckInfo(
 )
 
 _LISTEN = Lists(
-    "Listen", "port", listen.SUFFIX, frozenset({"forward", "output"}),
-    listen.tables, listen.chain,
+    "Listen", "port", listen_rules.SUFFIX, frozenset({"forward", "output"}),
+    listen_rules.tables, listen_rules.chain,
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, verdict_of
-from jaula.kernel.apparmor import parse_current
-from jaula.runtime.init.lsm_labels import parts_under
+from jaula.kernel.apparmor_files import parse_current
+from jaula.runtime.init.process_labels import parts_under
 from jaula.security.lsm import detect
 
 INFO = CheckInfo(

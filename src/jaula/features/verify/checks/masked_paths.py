@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, quantity, verdict_of
-from jaula.kernel.paths import open_in_root
+from jaula.kernel.openat2 import open_in_root
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
 NULL = os.makedev(1, 3)

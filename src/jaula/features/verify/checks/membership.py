@@ -19,7 +19,7 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.host_process import HostProcess
 from jaula.features.verify.model.result import Result, quantity, verdict_of
-from jaula.kernel.paths import is_within
+from jaula.kernel.openat2 import is_within
 
 ID_LENGTH = 64  # characters of a container id, the name of its cgroup
 

@@ -21,8 +21,8 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, quantity, verdict_of
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.paths import RESOLVE, is_within, open_in_root, openat2
-from jaula.spec.runtime import Mount
+from jaula.kernel.openat2 import RESOLVE, is_within, open_in_root, openat2
+from jaula.spec.runtime_spec import Mount
 
 CGROUP_TYPES = ("cgroup", "cgroup2")
 OWN_TYPES = ("proc", "sysfs", "mqueue", "devpts", "tmpfs", *CGROUP_TYPES)

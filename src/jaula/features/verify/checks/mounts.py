@@ -17,8 +17,8 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, quantity, verdict_of
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.paths import open_in_root
-from jaula.state.records import ENGINE_SOCKET
+from jaula.kernel.openat2 import open_in_root
+from jaula.state.container_records import ENGINE_SOCKET
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 _NO_MAP = "a file system without id maps"

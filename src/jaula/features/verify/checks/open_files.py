@@ -21,7 +21,7 @@ from jaula.features.verify.model.container import READ_LIMIT, AuditedContainer
 from jaula.features.verify.model.result import Result, verdict_of
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
-from jaula.kernel.process import fd_name, pidfd_getfd, pidfd_open
+from jaula.kernel.process_calls import fd_name, pidfd_getfd, pidfd_open
 
 MAX_FILES = 100_000
 SIOCGSKNS = 0x894C  # linux/sockios.h: a descriptor of the socket's network namespace

@@ -18,9 +18,9 @@ from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, verdict_of
 from jaula.kernel import ptrace
-from jaula.kernel.apparmor import parse_current
+from jaula.kernel.apparmor_files import parse_current
 from jaula.kernel.capabilities import parse_status_masks
-from jaula.security.capabilities import decode, mask
+from jaula.security.capability_sets import decode, mask
 from jaula.security.lsm import detect
 
 MAX_THREADS = 10_000

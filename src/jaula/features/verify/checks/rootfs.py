@@ -15,7 +15,7 @@ from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, quantity, verdict_of
 from jaula.kernel.mountinfo import top
 from jaula.kernel.mounts import mount_id
-from jaula.kernel.paths import is_within
+from jaula.kernel.openat2 import is_within
 
 SLAVES = ("slave", "rslave")
 SHARED = ("shared", "rshared")

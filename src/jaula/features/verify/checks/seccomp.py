@@ -20,7 +20,7 @@ from jaula.features.verify.model.result import Result, verdict_of
 from jaula.kernel import ptrace
 from jaula.kernel.seccomp import resolve
 from jaula.security.seccomp.default_profile import GROUPS
-from jaula.spec.runtime import Seccomp
+from jaula.spec.runtime_spec import Seccomp
 
 MODES = {"0": "off", "1": "strict", "2": "filter"}
 

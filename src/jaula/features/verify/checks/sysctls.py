@@ -21,14 +21,14 @@ from jaula.features.verify.model.network_view import SETTINGS, read_setting, rea
 from jaula.features.verify.model.result import Result, quantity, verdict_of
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.network.endpoint_config import ipv6_settings
-from jaula.security.sysctls import (
+from jaula.security.allowed_sysctls import (
     IPC,
     PING_GROUP_RANGE,
     UTS,
     normalize,
     with_network_defaults,
 )
-from jaula.spec.runtime import IDMapping
+from jaula.spec.runtime_spec import IDMapping
 
 INFO = CheckInfo(
     id="sysctls",

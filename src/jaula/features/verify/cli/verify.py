@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jaula.features.verify.model.host_snapshot import HostSnapshot
     from jaula.features.verify.model.result import Result
     from jaula.features.verify.reports.report import Report
-    from jaula.spec.profile import Profile
-    from jaula.spec.runtime import Spec
+    from jaula.spec.confinement_profile import Profile
+    from jaula.spec.runtime_spec import Spec
 
 FORMATS = ("table", "json", "sarif", "html")
 
@@ -124,7 +124,7 @@ class Documents:
 
         :raises CliError: when the engine does not return it.
         """
-        from jaula.spec import runtime
+        from jaula.spec import runtime_spec
 
         if id not in self._specs:
             try:
@@ -133,7 +133,7 @@ class Documents:
                 raise CliError(
                     f"the engine does not return the container's spec: {error.reason}"
                 ) from None
-            self._specs[id] = runtime.decode(text)
+            self._specs[id] = runtime_spec.decode(text)
         return self._specs[id]
 
     def others(self, document: Mapping[str, Any], snapshot: HostSnapshot) -> list[AuditedContainer]:
@@ -249,10 +249,10 @@ def _profile_rows(client: Client, document: Any, path: str, spec: Spec) -> list[
     from jaula.errors import JaulaError
 
     feature.require("harden", "verify --profile")
-    from jaula.features.harden import request, toml
+    from jaula.features.harden import hardened_request, profile_toml
     from jaula.features.verify.escape import profile as escape
     from jaula.features.verify.escape import twin
-    from jaula.spec import profile as profiles
+    from jaula.spec import confinement_profile
 
     profile = open_profile(path)
     own: Profile | None = None
@@ -262,7 +262,9 @@ def _profile_rows(client: Client, document: Any, path: str, spec: Spec) -> list[
         copy = dict(document)
         if own is not None:
             probe = escape.of_probe(own, twin.INSIDE, calls, destinations)
-            config = request.of_container(document, image, toml.dumps(probe), probe)
+            config = hardened_request.of_container(
+                document, image, profile_toml.dumps(probe), probe
+            )
             copy |= {"HostConfig": config.pop("HostConfig"), "Config": config}
         host = copy["HostConfig"]
         if host.get("Egress") is not None:
@@ -270,8 +272,8 @@ def _profile_rows(client: Client, document: Any, path: str, spec: Spec) -> list[
         return copy
 
     try:
-        if profiles.is_document(text := document["HostConfig"].get("Profile") or ""):
-            own = profiles.load(text.encode(), "of the container")
+        if confinement_profile.is_document(text := document["HostConfig"].get("Profile") or ""):
+            own = confinement_profile.load(text.encode(), "of the container")
             image = client.get(f"/images/{quote(document['Image'], ':')}/json")
         return twin.profile_rows(client, profile, document, spec, copies)
     except (JaulaError, OSError) as error:

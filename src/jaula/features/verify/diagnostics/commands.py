@@ -23,8 +23,8 @@ import msgspec
 from jaula.engine.parsers import parse
 from jaula.engine.system.jaula_process import command, environment
 from jaula.errors import Conflict, InvalidRequest, RuntimeFailure, Unavailable
-from jaula.sandbox.limits import Limits
-from jaula.sandbox.start import Task
+from jaula.sandbox.sandbox_limits import Limits
+from jaula.sandbox.start_sandbox import Task
 
 MAX_COMMANDS = 4  # at the same time
 MAX_OUTPUT = 64 << 20  # bytes

@@ -21,7 +21,7 @@ from jaula.errors import Conflict, RuntimeFailure, Unavailable
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from jaula.engine.model.events import EventBus
+    from jaula.engine.model.event_log import EventBus
 
 log = logging.getLogger("jaula.observer")
 

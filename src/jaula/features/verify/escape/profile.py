@@ -29,8 +29,8 @@ from jaula.kernel import seccomp
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.seccomp import SECCOMP_RET_ALLOW
 from jaula.security.seccomp.compiler import severity
-from jaula.security.seccomp.seccomp import ALWAYS_ALLOWED
-from jaula.spec.profile import Architecture, Profile
+from jaula.security.seccomp.seccomp_filter import ALWAYS_ALLOWED
+from jaula.spec.confinement_profile import Architecture, Profile
 
 GROUP = "profile"
 _TOKENS: dict[Architecture, str] = {

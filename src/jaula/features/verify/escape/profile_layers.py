@@ -47,9 +47,9 @@ from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, quantity, verdict_of
 from jaula.kernel import seccomp
 from jaula.kernel.libc import function
-from jaula.kernel.paths import open_in_root
+from jaula.kernel.openat2 import open_in_root
 from jaula.spec import egress, listen
-from jaula.spec.profile import Profile
+from jaula.spec.confinement_profile import Profile
 
 GROUP = "profile"
 RAN = 42  # exit status of PAYLOAD

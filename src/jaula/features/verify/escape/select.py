@@ -20,7 +20,7 @@ from jaula.features.verify.model.container import AuditedContainer
 from jaula.security.lsm import detect
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec import cpuset, egress
-from jaula.spec.runtime import Mount
+from jaula.spec.runtime_spec import Mount
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 

@@ -40,9 +40,9 @@ from jaula.features.verify.model.result import Result, Verdict
 from jaula.kernel import landlock, ptrace
 from jaula.kernel.libc import MACHINE
 from jaula.security.lsm import detect
+from jaula.spec.confinement_profile import Profile
 from jaula.spec.container_copy import copied_host_config
-from jaula.spec.profile import Profile
-from jaula.spec.runtime import Spec
+from jaula.spec.runtime_spec import Spec
 
 INSIDE = "/.jaula-probe"
 SHARED = ("host", "container:")  # network modes

@@ -35,12 +35,12 @@ from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.mounts import is_mount_root, mount_id
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
-from jaula.kernel.paths import open_in_root
-from jaula.rootless import paths
-from jaula.security import capabilities
+from jaula.kernel.openat2 import open_in_root
+from jaula.rootless import xdg_paths
+from jaula.security import capability_sets
 from jaula.spec.annotations import VERSION_ANNOTATION
-from jaula.spec.api import DeviceRequest
-from jaula.spec.runtime import Capabilities, Linux, Process, Spec
+from jaula.spec.api_documents import DeviceRequest
+from jaula.spec.runtime_spec import Capabilities, Linux, Process, Spec
 
 if TYPE_CHECKING:
     from jaula.security.cdi import ContainerEdits
@@ -178,8 +178,8 @@ class AuditedContainer:
         """The capability sets that the flags request."""
         if self.starter is not None and not self.names("CapAdd") and not self.privileged:
             return self.spec_capabilities
-        known = capabilities.mask(self.spec_capabilities.bounding) if self.privileged else -1
-        return capabilities.resolve(
+        known = capability_sets.mask(self.spec_capabilities.bounding) if self.privileged else -1
+        return capability_sets.resolve(
             self.names("CapAdd"),
             self.names("CapDrop"),
             privileged=self.privileged,
@@ -205,7 +205,7 @@ class AuditedContainer:
 
         Such a container is verified from within the engine's user namespace.
         """
-        uid = paths.rootless_uid()
+        uid = xdg_paths.rootless_uid()
         return None if uid is None else f"an engine of user {uid}, without root"
 
     @property

@@ -21,15 +21,15 @@ from jaula.kernel.child_process import run_in_child
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.rtnetlink import Link, Rtnetlink
-from jaula.network.firewall import antispoof, bridge_rules, nftables
+from jaula.network.firewall import antispoof, bridge_rules, nft_command
 from jaula.network.firewall.bridge_rules import Limits
-from jaula.network.firewall.nftables import FirewallError
-from jaula.security.seccomp import seccomp
-from jaula.spec.runtime import Seccomp
+from jaula.network.firewall.nft_command import FirewallError
+from jaula.security.seccomp import seccomp_filter
+from jaula.spec.runtime_spec import Seccomp
 
 if TYPE_CHECKING:
-    from jaula.images.store.store import ImageStore
-    from jaula.images.store.verify import Verification, VerifiedImage
+    from jaula.images.store.image_store import ImageStore
+    from jaula.images.store.verify_images import Verification, VerifiedImage
     from jaula.security import cdi
 
 Derived = TypeVar("Derived")
@@ -141,9 +141,9 @@ class HostSnapshot:
         :raises CorruptState: when its manifest or configuration cannot be read.
         """
         from jaula.config import Paths
-        from jaula.images.store.store import ImageStore
-        from jaula.images.store.verify import Verification
-        from jaula.storage.layers.store import LayerStore
+        from jaula.images.store.image_store import ImageStore
+        from jaula.images.store.verify_images import Verification
+        from jaula.storage.layers.layer_store import LayerStore
 
         if root not in self._image_stores:
             paths = Paths(Path(root))
@@ -158,7 +158,7 @@ class HostSnapshot:
         :raises InvalidRequest: when the profile is not valid.
         """
         if profile not in self._programs:
-            self._programs[profile] = seccomp.build(profile)
+            self._programs[profile] = seccomp_filter.build(profile)
         return self._programs[profile]
 
     @cached_property
@@ -221,7 +221,7 @@ def listing() -> list[dict[str, Any]]:
 
     :raises OSError: when nft fails.
     """
-    nft = nftables.open_nft()
+    nft = nft_command.open_nft()
     try:
         return _objects(nft.run("list ruleset", json=True))
     except FirewallError as error:
@@ -236,7 +236,7 @@ def listing_of(text: str) -> list[dict[str, Any]]:
 
     def act() -> str:
         unshare(CLONE.NEWNET)
-        nft = nftables.open_nft()
+        nft = nft_command.open_nft()
         nft.run(text)
         return nft.run("list ruleset", json=True)
 

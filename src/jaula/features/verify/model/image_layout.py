@@ -14,7 +14,14 @@ from typing import NamedTuple
 from jaula.errors import InvalidRequest
 from jaula.images.store.blobs import hex_of
 from jaula.images.store.index import HELD
-from jaula.spec.image import DOCUMENT_LIMIT, MANIFESTS, ImageDocument, Index, Manifest, decode
+from jaula.spec.image_documents import (
+    DOCUMENT_LIMIT,
+    MANIFESTS,
+    ImageDocument,
+    Index,
+    Manifest,
+    decode,
+)
 
 
 class StoredManifest(NamedTuple):

@@ -10,7 +10,7 @@ import msgspec
 
 from jaula.kernel.namespaces import CLONE, unshare
 from jaula.kernel.rtnetlink import Link, Route, Rtnetlink
-from jaula.security.sysctls import IPC
+from jaula.security.allowed_sysctls import IPC
 
 SETTINGS = ("route_localnet", "accept_local", "proxy_arp")
 """Settings of net.ipv4.conf that let packets in that a host without them drops."""

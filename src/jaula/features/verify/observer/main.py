@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jaula import cgroups
-from jaula.cgroups.protocol import CgroupDriver
+from jaula.cgroups.cgroup_driver import CgroupDriver
 from jaula.cli.cli_errors import CliError
 from jaula.cli.client.api_client import Client
 from jaula.errors import JaulaError, Unsupported

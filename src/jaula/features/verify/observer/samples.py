@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaula.cgroups.protocol import CgroupDriver
+from jaula.cgroups.cgroup_driver import CgroupDriver
 from jaula.cgroups.v2 import pressure
-from jaula.engine.containers.stats import interface_counters
+from jaula.engine.containers.container_stats import interface_counters
 from jaula.errors import JaulaError, NotFound
 from jaula.features.verify.model.host_process import parse_cgroups
 

@@ -79,7 +79,7 @@ def confinement_of(client: Client, document: dict[str, Any]) -> Confinement:
     :raises CliError: when the engine does not return the container's spec.
     """
     from jaula.features.why.confinement import confinement, read_mounts
-    from jaula.spec import runtime
+    from jaula.spec import runtime_spec
 
     try:
         text = client.request("GET", f"/jaula/containers/{document['Id']}/spec")
@@ -88,7 +88,7 @@ def confinement_of(client: Client, document: dict[str, Any]) -> Confinement:
     pid = document["State"]["Pid"]
     return confinement(
         document,
-        runtime.decode(text),
+        runtime_spec.decode(text),
         mounts=read_mounts(pid) if pid else (),
         networks=client.get("/networks"),
     )
@@ -381,7 +381,7 @@ def _archived_facts(
 def _real_path(client: Client, container: str, path: str) -> str:
     """Return a path of a container without symbolic links, by the archive API."""
     from jaula.cli.containers import copy_target
-    from jaula.kernel.paths import components
+    from jaula.kernel.openat2 import components
 
     done: list[str] = []
     pending = components(path)[::-1]

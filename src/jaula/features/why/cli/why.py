@@ -10,7 +10,7 @@ from jaula.cli.client.api_client import Client
 from jaula.cli.command_parser import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.signal_events import ENDING, SignalHandler
-from jaula.features.why.cli import explanations as why
+from jaula.features.why.cli import explanations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     ref, *words = options.arguments
     if words[:1] == ["--"]:
         words = words[1:]
-    document = why.inspect(client, ref)
+    document = explanations.inspect(client, ref)
     running = bool(document["State"]["Running"])
     for flag in ("twin", "seccomp-profile"):
         if options.is_set(flag) and not words:
@@ -59,7 +59,7 @@ def run(options: Options) -> int:
                 print(to_summary(report))
                 return 0
         else:
-            report = why.exited_report(client, document)
+            report = explanations.exited_report(client, document)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
     _print(report, output_format, options)
@@ -79,11 +79,11 @@ def _command(
     client: Client, options: Options, document: dict[str, Any], words: list[str]
 ) -> Report:
     """Run a command in the container; its output goes to standard error."""
-    confinement = why.confinement_of(client, document)
-    session = why.open_session(client, document["Id"], confinement)
+    confinement = explanations.confinement_of(client, document)
+    session = explanations.open_session(client, document["Id"], confinement)
     try:
         session.start(document["State"]["Pid"])
-        done = why.execute(client, document["Id"], words, options.text("user"))
+        done = explanations.execute(client, document["Id"], words, options.text("user"))
         trace = session.finish()
     finally:
         session.close()
@@ -94,7 +94,7 @@ def _command(
 
     failure: tuple[Diagnosis, ...] = ()
     if done.reason:
-        failure = why.start_failure(
+        failure = explanations.start_failure(
             client, document, words, done.reason, confinement, options.text("user")
         )
     elif not any(isinstance(e, Refusal) and e.syscall in EXECS and e.errno for e in trace.events):
@@ -103,11 +103,13 @@ def _command(
     if len(command) > COMMAND_LENGTH:
         command = command[: COMMAND_LENGTH - 1] + "…"
     state = f"{command} ended with status {status_text(done.status)}"
-    report = why.traced_report(document, confinement, trace, state, failure)
+    report = explanations.traced_report(document, confinement, trace, state, failure)
     if options.on("twin"):
-        report = why.with_twins(client, document, confinement, report, words, options.text("user"))
+        report = explanations.with_twins(
+            client, document, confinement, report, words, options.text("user")
+        )
     if options.is_set("seccomp-profile"):
-        report = why.with_profile(confinement, report, options.text("seccomp-profile"))
+        report = explanations.with_profile(confinement, report, options.text("seccomp-profile"))
     return report
 
 
@@ -120,16 +122,16 @@ def _follow(
     from jaula.features.why.diagnosis import LiveReasons, diagnoses
     from jaula.features.why.report import to_block
     from jaula.kernel.poll import readable
-    from jaula.kernel.process import pidfd_open
+    from jaula.kernel.process_calls import pidfd_open
 
     name, pid = document["Name"].lstrip("/"), document["State"]["Pid"]
-    confinement = why.confinement_of(client, document)
+    confinement = explanations.confinement_of(client, document)
     try:
         exit_fd = pidfd_open(pid)
     except OSError:
         raise CliError(f"container {name} has exited; ask again") from None
     reasons, known = LiveReasons(), -1
-    session = why.open_session(client, document["Id"], confinement)
+    session = explanations.open_session(client, document["Id"], confinement)
 
     def show(*, final: bool) -> None:
         for each in reasons.new(diagnoses(trace, confinement, join=False), final=final):
@@ -157,8 +159,8 @@ def _follow(
     finally:
         session.close()
         os.close(exit_fd)
-    state = why.state_text(why.inspect(client, document["Id"]))
-    return why.traced_report(document, confinement, trace, state)
+    state = explanations.state_text(explanations.inspect(client, document["Id"]))
+    return explanations.traced_report(document, confinement, trace, state)
 
 
 COMMAND = Command(

@@ -183,7 +183,7 @@ class CredentialFile:
 
     def replace(self, document: dict[str, Any]) -> None:
         """Replace the file atomically, readable only by its owner. A symbolic link stays one."""
-        from jaula.kernel.sync import write_durable
+        from jaula.kernel.syncfs import write_durable
 
         path = os.path.realpath(self.path)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

@@ -22,16 +22,16 @@ from urllib.parse import urlencode
 import msgspec
 
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.images.registry import errors
+from jaula.images.registry import registry_errors
 from jaula.images.registry.auth.www_authenticate import Challenge
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import NoCredentials
-from jaula.images.registry.hosts import Endpoint
 from jaula.images.registry.http import url
-from jaula.images.registry.http.transport import Transport
+from jaula.images.registry.http.registry_transport import Transport
 from jaula.images.registry.http.url import Url
+from jaula.images.registry.registry_errors import NoCredentials
+from jaula.images.registry.registry_hosts import Endpoint
 from jaula.images.registry.timeouts import ERROR_LIMIT, TOKEN_LIMIT
-from jaula.spec.api import RegistryAuth
+from jaula.spec.api_documents import RegistryAuth
 
 _CLIENT = "jaula"
 _MIN_LIFETIME = 60  # seconds; the specification's default
@@ -179,7 +179,7 @@ class Authorizer:
             body=(lambda: (body,)) if body else None,
         ) as response:
             if response.status != 200:
-                raise errors.registry_error(
+                raise registry_errors.registry_error(
                     response.status, response.document(ERROR_LIMIT, "the token server's response")
                 )
             data = response.document(TOKEN_LIMIT, "the token server's response")

@@ -11,8 +11,8 @@ import pytest
 from harness import checkpoint_edits, containers
 from harness.checkpoints import CheckedContainer, thread_labels
 from harness.engine import PrivateEngine
-from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
-from jaula.features.checkpoint.store import CheckpointStore
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore
+from jaula.features.checkpoint.runtime.proto import images_pb2
 from jaula.security.lsm import apparmor_profile
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
@@ -107,13 +107,13 @@ def edit(engine: PrivateEngine) -> Edit:
     store = CheckpointStore(engine.root / "lib/checkpoints")
 
     def write(container: CheckedContainer, label: str) -> None:
-        def each(core: pb.Core) -> None:
+        def each(core: images_pb2.Core) -> None:
             if core.thread_core.HasField("creds"):
                 core.thread_core.creds.lsm_profile = label
 
         def change(made: Path) -> None:
             for path in made.glob("core-*.img"):
-                checkpoint_edits.rewrite(path, pb.Core, each)
+                checkpoint_edits.rewrite(path, images_pb2.Core, each)
 
         identity = containers.inspect(engine, container.name)["Id"]
         checkpoint_edits.sign_again(store, identity, change, "edited")

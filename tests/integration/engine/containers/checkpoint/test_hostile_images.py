@@ -12,10 +12,10 @@ import pytest
 from harness import checkpoint_edits, containers
 from harness.engine import PrivateEngine
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.features.checkpoint.runtime import affinity, check, expected, images, pages
-from jaula.features.checkpoint.store import CheckpointStore
+from jaula.features.checkpoint.checkpoint_store import CheckpointStore
+from jaula.features.checkpoint.runtime import affinity, check_images, criu_images, expected, pages
 from jaula.runtime_interfaces import runtime_interfaces
-from jaula.spec import runtime as oci
+from jaula.spec import runtime_spec
 
 pytestmark = pytest.mark.criu
 
@@ -59,15 +59,17 @@ def test_edited_images_are_refused_before_criu_runs(
     assert done.returncode == 0, done.stderr
     container = containers.inspect(engine, NAME)["Id"]
     store = CheckpointStore(engine.root / "lib/checkpoints")
-    spec = oci.decode((engine.root / "lib/containers" / container / "config.json").read_bytes())
-    state = oci.State(container, "creating", "/")
+    spec = runtime_spec.decode(
+        (engine.root / "lib/containers" / container / "config.json").read_bytes()
+    )
+    state = runtime_spec.State(container, "creating", "/")
     confinement = expected.of_container(spec, state, runtime_interfaces(), seccomp_cache=None)
     monkeypatch.setattr("os.fsync", lambda _fd: None)  # of the copies
     failures = []
     program.unlink()
     program.write_text(ALARM.format(fifo=fifo))
     program.chmod(0o755)
-    check_images(store.verify(store.read(container, "one")), confinement)
+    check(store.verify(store.read(container, "one")), confinement)
     for edit in checkpoint_edits.edits(canary):
         try:
             made = checkpoint_edits.sign_again(store, container, edit.apply, "edited")
@@ -96,19 +98,19 @@ def test_edited_images_are_refused_before_criu_runs(
     assert engine.cli("jaula", "start", "--checkpoint", "one", NAME).returncode == 0
 
 
-def check_images(directory: Path, confinement: check.Expected) -> None:
+def check(directory: Path, confinement: check_images.Expected) -> None:
     """Check images as a restore does, before it starts CRIU."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        check.check(images.read_all(fd), confinement)
+        check_images.check(criu_images.read_all(fd), confinement)
         pages.check(fd)
         affinity.read(fd)
     finally:
         os.close(fd)
 
 
-def refusal(directory: Path, confinement: check.Expected) -> str:
+def refusal(directory: Path, confinement: check_images.Expected) -> str:
     """Return the error about images."""
     with pytest.raises(InvalidRequest) as caught:
-        check_images(directory, confinement)
+        check(directory, confinement)
     return caught.value.message

@@ -13,8 +13,8 @@ import pytest
 from harness import containers
 from harness.containers import running
 from harness.engine import PrivateEngine
-from jaula.kernel.conntrack import Flow, delete_tcp
 from jaula.kernel.netlink import Netlink
+from jaula.kernel.nfnetlink_conntrack import Flow, delete_tcp
 from jaula.kernel.nftables import NETLINK_NETFILTER
 from jaula.network.dns import message
 

@@ -14,13 +14,13 @@ import pytest
 from harness.build_context import LOCATION, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.features.build.files.copy import prepare
+from jaula.features.build.files.copy_files import prepare
 from jaula.features.build.files.remote.git import GitRepositories
-from jaula.features.build.files.remote.http import Download, Downloads
+from jaula.features.build.files.remote.http_download import Download, Downloads
 from jaula.features.build.files.remote.remote import RemoteSources
 from jaula.images.dockerfile.ast import Add
 from jaula.images.registry.cancellation import Cancellation, Cancelled
-from jaula.images.registry.http.proxy import Proxies
+from jaula.images.registry.http.proxy_choice import Proxies
 from jaula.images.registry.timeouts import Timeouts
 
 CONTENT = b"hello\n" * 1000
@@ -227,7 +227,7 @@ def test_an_address_without_a_name_needs_one(
 
 
 def test_a_context_can_be_an_address(tmp_path: Path, server: str, remotes: RemoteSources) -> None:
-    from jaula.features.build.files.context import fetch
+    from jaula.features.build.files.context_directory import fetch
 
     directory = tmp_path / "context"
     directory.mkdir()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.dockerfile.apply import apply, change, sets_command
+from jaula.images.dockerfile.apply_instructions import apply, change, sets_command
 from jaula.images.dockerfile.ast import Instruction
-from jaula.images.dockerfile.errors import DockerfileError
-from jaula.images.dockerfile.parser import parse_one
-from jaula.spec.image import (
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse_one
+from jaula.spec.image_documents import (
     Healthcheck,
     ImageConfig,
 )

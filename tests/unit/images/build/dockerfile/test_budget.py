@@ -7,13 +7,13 @@ import time
 import pytest
 
 from jaula.images.dockerfile import budget as budgets
-from jaula.images.dockerfile.apply import Scope, apply, change
+from jaula.images.dockerfile.apply_instructions import Scope, apply, change
 from jaula.images.dockerfile.budget import BuildBudget
-from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse
 from jaula.images.dockerfile.expand import Substitution
-from jaula.images.dockerfile.parser import parse
 from jaula.images.dockerfile.stage_graph import plan
-from jaula.spec.image import ImageConfig
+from jaula.spec.image_documents import ImageConfig
 
 
 def _run(text: str, budget: BuildBudget | None = None) -> ImageConfig:

@@ -9,10 +9,10 @@ import pytest
 
 from jaula.images.dockerfile import describe
 from jaula.images.dockerfile.budget import BuildBudget
-from jaula.images.dockerfile.errors import DockerfileError
-from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse
 from jaula.images.dockerfile.stage_graph import plan
-from jaula.spec.image import ImageConfig
+from jaula.spec.image_documents import ImageConfig
 
 TEXT = """\
 # BASE the base image

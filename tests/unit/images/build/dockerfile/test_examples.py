@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.images.dockerfile.apply import Scope
+from jaula.images.dockerfile.apply_instructions import Scope
 from jaula.images.dockerfile.ast import Dockerfile, Instruction
-from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.dockerfile_parser import parse
 from jaula.images.dockerfile.stage_graph import plan
 
 FOLDER = Path(__file__).parent / "examples"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from jaula.images.dockerfile.ast import Add, Copy, Env, Heredoc, MountKind, Run
-from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse_one
 from jaula.images.dockerfile.expand import Substitution, expand
-from jaula.images.dockerfile.parser import parse_one
 
 VARIABLES = {"A": "val", "E": "", "F": "a.b.c.d", "S": "x y"}
 

@@ -30,9 +30,9 @@ from jaula.images.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.images.dockerfile.errors import DockerfileError
-from jaula.images.dockerfile.parser import parse, parse_one, parse_trigger
-from jaula.spec import image
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse, parse_one, parse_trigger
+from jaula.spec import image_documents
 
 
 def one(text: str) -> Instruction:
@@ -282,7 +282,7 @@ def test_healthcheck_has_options_and_either_form() -> None:
     )
     assert isinstance(check, Healthcheck)
     second = 10**9
-    assert check.check == image.Healthcheck(
+    assert check.check == image_documents.Healthcheck(
         ("CMD-SHELL", "curl -f x || exit 1"), 90 * second, 3 * second, 3600 * second, 15 * 10**8, 4
     )
     exec_form = one('HEALTHCHECK cmd ["a"]')

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.dockerfile.apply import Scope
+from jaula.images.dockerfile.apply_instructions import Scope
 from jaula.images.dockerfile.ast import Run
-from jaula.images.dockerfile.errors import DockerfileError
-from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.dockerfile_error import DockerfileError
+from jaula.images.dockerfile.dockerfile_parser import parse
 from jaula.images.dockerfile.stage_graph import Origin, Source, StageGraph, plan
 
 STAGES = """\

@@ -8,7 +8,7 @@ import pytest
 
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.features.build.files.remote.git_transport import GitTransports, authorization_of
-from jaula.images.registry.http.proxy import Proxies
+from jaula.images.registry.http.proxy_choice import Proxies
 
 NONE = Proxies("", "", "")
 

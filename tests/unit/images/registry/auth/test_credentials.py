@@ -13,7 +13,7 @@ import pytest
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.registry.auth.authfile import auth_file_path
 from jaula.images.registry.auth.credentials import CredentialFile, Login
-from jaula.images.registry.auth.keyring import available
+from jaula.images.registry.auth.keyring_credentials import available
 
 HUB = "https://index.docker.io/v1/"
 HELPER = """#!/bin/sh

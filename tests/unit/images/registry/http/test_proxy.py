@@ -6,7 +6,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.images.registry.http import url as http_url
-from jaula.images.registry.http.proxy import Proxies, Proxy, configured_proxies
+from jaula.images.registry.http.proxy_choice import Proxies, Proxy, configured_proxies
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.features.build.builder.local_directories import Identity, detach, identity_of, read_owner
-from jaula.kernel.sync import write_durable
+from jaula.kernel.syncfs import write_durable
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 from jaula.tasks import BackgroundTasks
 

@@ -25,7 +25,7 @@ from jaula.features.build.builder.mounts.kinds import (
     absolute_target,
 )
 from jaula.features.build.builder.mounts.ssh_agent import SshAgent
-from jaula.features.build.files import digest, select
+from jaula.features.build.files import copy_sources, digest
 from jaula.images.dockerfile.ast import MountKind, RunMount
 from jaula.storage.trees import copy_tree
 
@@ -91,7 +91,7 @@ class StepMountRequests:
                 tree = await self._sources.tree(self._planned, mount.origin, held, self._report)
                 if tree is None:
                     raise InvalidRequest("the build has no context that could be mounted")
-                sources = await in_thread(select.select, tree, mount.source or ".")
+                sources = await in_thread(copy_sources.select, tree, mount.source or ".")
                 digests.append(await in_thread(digest.digest, sources))
         return digests
 
@@ -168,14 +168,14 @@ class StepMountRequests:
         )
 
     def _fill(self, target: int, mount: RunMount, lowers: tuple[str, ...], title: str) -> None:
-        from jaula.kernel import paths
+        from jaula.kernel import openat2
         from jaula.spec.rootfs import OverlayRoot
-        from jaula.storage.drivers.driver import open_root
+        from jaula.storage.drivers.storage_driver import open_root
 
         with open_root(OverlayRoot(lowers, user_xattr=self._job.services.host.rootless)) as root:
             try:
                 flags = os.O_RDONLY | os.O_DIRECTORY
-                source = paths.open_in_root(root, mount.source or "/", flags)
+                source = openat2.open_in_root(root, mount.source or "/", flags)
             except OSError as error:
                 raise InvalidRequest(
                     f"{mount.source!r} of {title} cannot fill a cache: {error.strerror}"

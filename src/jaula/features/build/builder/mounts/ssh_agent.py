@@ -19,7 +19,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jaula.features.build.builder.session import AgentStream, BuildSession
+    from jaula.features.build.builder.build_session import AgentStream, BuildSession
 
 log = logging.getLogger("jaula.build")
 

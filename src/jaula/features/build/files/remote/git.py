@@ -39,9 +39,9 @@ from jaula.features.build.files.remote.git_transport import (
 )
 from jaula.features.build.files.remote.git_url import GitUrl
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.http.proxy import Proxies
-from jaula.kernel import paths
-from jaula.sandbox.start import raise_oom_score
+from jaula.images.registry.http.proxy_choice import Proxies
+from jaula.kernel import openat2
+from jaula.sandbox.start_sandbox import raise_oom_score
 
 PROGRAM = str(Path(jaula.sandbox.__file__).with_name("git_program.py"))
 NOBODY = 65534
@@ -273,9 +273,9 @@ class GitRepositories:
             self._check_out(module, directory, inner, depth + 1, authorization)
 
     def _refuse_links(self, directory: int, path: str) -> None:
-        resolve = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
+        resolve = openat2.RESOLVE.BENEATH | openat2.RESOLVE.NO_SYMLINKS
         try:
-            os.close(paths.openat2(directory, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve))
+            os.close(openat2.openat2(directory, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve))
         except OSError as error:
             raise InvalidRequest(
                 f"the path of the submodule {path!r} is not a directory: {error}"

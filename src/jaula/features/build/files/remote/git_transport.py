@@ -17,8 +17,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.features.build.files.remote.http import refuse_host
-from jaula.images.registry.http.proxy import Proxies, Proxy
+from jaula.features.build.files.remote.http_download import refuse_host
+from jaula.images.registry.http.proxy_choice import Proxies, Proxy
 from jaula.images.registry.http.url import Url
 
 MOUNT_POINT = "/tmp"

@@ -9,11 +9,11 @@ from functools import cache
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.directory import DirectorySource
+from jaula.features.build.files.copied_directory import DirectorySource
 from jaula.features.build.files.remote import git_url
 from jaula.features.build.files.remote.git import TREE, GitRepositories, without_git
-from jaula.features.build.files.remote.http import Downloads
-from jaula.features.build.files.sources import File, Tree
+from jaula.features.build.files.remote.http_download import Downloads
+from jaula.features.build.files.source_archives import File, Tree
 from jaula.storage.trees import DIRECTORY_FLAGS
 
 _PREFIX = "sha256:"

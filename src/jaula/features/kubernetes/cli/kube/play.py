@@ -18,10 +18,9 @@ from jaula.cli.containers import network_option
 from jaula.cli.containers.columns import NAME_LABEL
 from jaula.cli.containers.create_body import set_security_options
 from jaula.cli.images import pull_progress
-from jaula.features.kubernetes.cli.pods import pods
-from jaula.features.kubernetes.kube import generate
-from jaula.features.kubernetes.kube import plan as kube_plan
-from jaula.features.kubernetes.kube.documents import InvalidDocument
+from jaula.features.kubernetes.cli.pods import api_pods
+from jaula.features.kubernetes.kube import generate, kube_plan
+from jaula.features.kubernetes.kube.kube_documents import InvalidDocument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Play:
 
         :raises CliError: when a step fails; nothing that this call has created is left then.
         """
-        existing = {pod.name for pod in pods.listed(self._client)}
+        existing = {pod.name for pod in api_pods.listed(self._client)}
         for pod in plan.pods:
             if pod.name in existing:
                 raise CliError(f"the pod {pod.name} exists: --replace removes it first", status=125)
@@ -129,7 +128,7 @@ class Play:
 
     def _remove_pod(self, name: str) -> None:
         """Remove a pod if this play has created it."""
-        for pod in pods.listed(self._client):
+        for pod in api_pods.listed(self._client):
             if pod.name == name and pod.infra["Labels"].get(_PLAY_LABEL) == self._word:
                 remove_pod(self._client, pod)
 
@@ -146,9 +145,9 @@ class Play:
         policies = {c.body["HostConfig"]["RestartPolicy"]["Name"] for c in pod.containers}
         if "always" in policies:
             infra["HostConfig"]["RestartPolicy"] = {"Name": "always"}
-        settings = {pods.EXIT_POLICY_LABEL: "stop"}
+        settings = {api_pods.EXIT_POLICY_LABEL: "stop"}
         self._undo.append(lambda: self._remove_pod(pod.name))  # also if there is no answer
-        identity = pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
+        identity = api_pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
         for volume in pod.volumes:
             self._create_volume(volume, pod.name)
         for file in pod.files:
@@ -190,8 +189,8 @@ class Play:
         body = _replace(container.body, kube_plan.INFRA, infra)
         if words := body["HostConfig"].get("SecurityOpt"):  # with the path of a seccomp profile
             set_security_options(words, body["HostConfig"])
-        role = pods.INIT if container.init else pods.MEMBER
-        body["Labels"] |= {NAME_LABEL: pod, pods.ROLE_LABEL: role, LABEL: pod}
+        role = api_pods.INIT if container.init else api_pods.MEMBER
+        body["Labels"] |= {NAME_LABEL: pod, api_pods.ROLE_LABEL: role, LABEL: pod}
         query = (("name", f"{pod}-{container.name}"),)
         answer = self._client.document("POST", "/containers/create", query, body)
         for warning in answer.get("Warnings") or ():
@@ -352,7 +351,7 @@ def remove(client: Client, path: str, query: tuple[tuple[str, str], ...] = ()) -
             raise
 
 
-def remove_pod(client: Client, pod: pods.Pod) -> None:
+def remove_pod(client: Client, pod: api_pods.Pod) -> None:
     """Stop and remove a pod with its own volumes and files.
 
     They are listed while it has its name: those of the next pod of that name stay.
@@ -360,8 +359,8 @@ def remove_pod(client: Client, pod: pods.Pod) -> None:
     query = (("filters", filters([f"label={LABEL}={pod.name}"])),)
     configs = client.get("/configs", query) or ()
     volumes = client.get("/volumes", query)["Volumes"] or ()
-    pods.stop(client, pod)
-    pods.remove(client, pod, force=True)
+    api_pods.stop(client, pod)
+    api_pods.remove(client, pod, force=True)
     for config in configs:
         remove(client, f"/configs/{config['ID']}")
     for volume in volumes:
@@ -385,7 +384,7 @@ def _remove_secrets(client: Client, owner: str) -> int:
 def down(client: Client, names: kube_plan.Names, *, force: bool, quiet: bool = False) -> None:
     """Remove what objects have made, and print it as podman does. What is absent is no error."""
     removed: list[str] = []
-    known = {pod.name: pod for pod in pods.listed(client)}
+    known = {pod.name: pod for pod in api_pods.listed(client)}
     for name in names.pods:
         if name in known:
             remove_pod(client, known[name])

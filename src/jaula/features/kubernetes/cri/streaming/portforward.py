@@ -26,7 +26,7 @@ from jaula.features.kubernetes.cri.streaming.backend import (
     Duplex,
     PortForwardRequest,
 )
-from jaula.features.kubernetes.cri.streaming.transport import (
+from jaula.features.kubernetes.cri.streaming.streaming_transport import (
     SocketTransport,
     Timeouts,
     Transport,
@@ -215,15 +215,15 @@ async def serve_websocket(
     timeouts: Timeouts,
 ) -> None:
     """Forward connections over a WebSocket until they have ended or the client is gone."""
-    from jaula.features.kubernetes.cri.streaming import websocket
+    from jaula.features.kubernetes.cri.streaming import channel_websocket
 
-    socket = websocket.WebSocket(transport)
+    socket = channel_websocket.WebSocket(transport)
     if protocol == TUNNEL:
-        tunnel = websocket.TunnelTransport(socket)
+        tunnel = channel_websocket.TunnelTransport(socket)
         await _serve_spdy(transport, tunnel, request, backend, timeouts)
         return
     count = len(request.ports)
-    connection = websocket.Connection(
+    connection = channel_websocket.Connection(
         socket, 2 * count, range(0, 2 * count, 2), base64=protocol == V4_BASE64
     )
 

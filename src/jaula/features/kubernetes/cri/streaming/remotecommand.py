@@ -31,7 +31,11 @@ from jaula.features.kubernetes.cri.streaming.backend import (
     Source,
     Streams,
 )
-from jaula.features.kubernetes.cri.streaming.transport import SocketTransport, Timeouts, run_session
+from jaula.features.kubernetes.cri.streaming.streaming_transport import (
+    SocketTransport,
+    Timeouts,
+    run_session,
+)
 
 V1, V2, V3 = "channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io"
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
@@ -220,18 +224,18 @@ async def serve_websocket(
 
     ``protocol`` is '' if the client did not name one; it then is ``channel.k8s.io``.
     """
-    from jaula.features.kubernetes.cri.streaming import websocket
+    from jaula.features.kubernetes.cri.streaming import channel_websocket
 
     readable = [_STDIN] * request.stdin + [_RESIZE] * request.tty
-    connection = websocket.Connection(
-        websocket.WebSocket(transport),
+    connection = channel_websocket.Connection(
+        channel_websocket.WebSocket(transport),
         5,
         readable,
         base64=protocol in (BASE64, V4_BASE64),
         half_close=protocol == V5,
     )
 
-    def channel(number: int, requested: bool) -> websocket.Channel | None:
+    def channel(number: int, requested: bool) -> channel_websocket.Channel | None:
         return connection.channel(number) if requested else None
 
     async def work() -> None:

@@ -11,7 +11,7 @@ import contextlib
 import socket
 
 from jaula.features.kubernetes.cri.streaming.backend import Duplex, Source, Streams
-from jaula.features.kubernetes.cri.streaming.transport import FRAME_SIZE
+from jaula.features.kubernetes.cri.streaming.streaming_transport import FRAME_SIZE
 from jaula.spec.stdcopy import STREAMS, StdcopyReader
 from jaula.tasks import awaited_task
 

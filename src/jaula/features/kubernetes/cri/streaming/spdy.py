@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from jaula.features.kubernetes.cri.streaming.backend import ClientGone
-from jaula.features.kubernetes.cri.streaming.transport import (
+from jaula.features.kubernetes.cri.streaming.streaming_transport import (
     FRAME_SIZE,
     MAX_UNSENT,
     BufferPool,
