@@ -12,7 +12,7 @@ import os, sys
 os.geteuid = lambda: 0
 from jaula.cli import command_parser
 from jaula.cli import daemon
-from jaula.daemon import main
+from jaula.daemon import engine_main
 
 def launch(load_interfaces, **_):
     from jaula.runtime import zygote  # as the forked process does
@@ -21,12 +21,12 @@ def launch(load_interfaces, **_):
     print(*sorted(name for name, module in sys.modules.items() if module is not None))
 
 def main_of_engine(config, _):
-    from jaula.runtime import client
+    from jaula.runtime import runtime_client
 
-    client.Runtime.launch = launch
-    main._launch(config, -1)
+    runtime_client.Runtime.launch = launch
+    engine_main._launch(config, -1)
 
-main.main = main_of_engine
+engine_main.main = main_of_engine
 daemon.run(command_parser.parse(daemon.COMMAND, ("--config-file", "/dev/null")))
 """
 LARGE = {
