@@ -429,7 +429,7 @@ def test_an_exec_ends_beside_its_spare_helper(
 
 LEFT = """
 import os, signal, sys, time
-from jaula.kernel import process
+from jaula.kernel import process_calls as process
 from jaula.runtime.shim import shim
 
 shim._KILL_TIMEOUT = 20.0

@@ -319,7 +319,7 @@ def test_containers_can_follow_what_they_need(
 KILLER = """
 import os, signal, sys
 sys.path.insert(0, {source!r})
-from jaula.features.migrate_from import cli as migrate_from
+from jaula.features.migrate_from import migrate_from_cli as migrate_from
 from jaula.cli import main
 left = int(sys.argv.pop(1))
 def point():

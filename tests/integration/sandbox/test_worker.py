@@ -132,7 +132,7 @@ def test_landlock_refuses_abstract_sockets_that_the_filter_would_allow() -> None
 
 CONFINED = """
 import os
-from jaula.sandbox import confinement
+from jaula.sandbox import sandbox_confinement as confinement
 from jaula.sandbox.sandbox_limits import Limits, Rights
 confinement.enter((os.getuid(), os.getgid()), Limits(), Rights())
 os.write(1, b"confined")
