@@ -46,6 +46,9 @@ from jaula.kernel.namespaces import CLONE
 from jaula.kernel.poll import readable
 from jaula.runtime import immortal, memory_layout, seqpacket, shim_protocol
 from jaula.runtime.create.user_namespace_maps import rows
+from jaula.runtime.init import (
+    enter_landlock as enter_landlock,  # an init without access to the source unpickles its rules
+)
 from jaula.runtime.interfaces import Interfaces
 from jaula.runtime.shim import prefault, shim, warm_up
 from jaula.runtime.shim_protocol import (
