@@ -95,6 +95,7 @@ def test_the_next_engine_removes_a_container_with_rm(
     containers.assert_clean(crashing)
 
 
+@pytest.mark.slow
 def test_the_next_engine_continues_the_restart_delay(crashing: PrivateEngine) -> None:
     """Kill the engine during a restart delay.
 

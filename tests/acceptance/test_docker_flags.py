@@ -74,6 +74,7 @@ def flags(text: str) -> set[str]:
     return {*long, *re.findall(r"^ +(-\w), --", text, re.MULTILINE)}
 
 
+@pytest.mark.slow
 def test_every_command_has_dockers_flags(capsys: pytest.CaptureFixture[str]) -> None:
     missing = {}
     result = commands()

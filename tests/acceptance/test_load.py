@@ -132,6 +132,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", STREAMS)
 def test_a_client_that_does_not_read_costs_little_and_blocks_no_other(
     engine: PrivateEngine, busybox: str, stream: str

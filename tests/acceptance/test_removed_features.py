@@ -34,8 +34,11 @@ services:
 
 
 def clone(directory: Path, removed: str) -> Path:
-    """Return a copy of the source without the feature ``removed``, or without all for ''."""
-    ignored = shutil.ignore_patterns("__pycache__")
+    """Return a copy of the source without the feature ``removed``, or without all for ''.
+
+    The copy has the compiled modules, but not the archives of them, which have each feature.
+    """
+    ignored = shutil.ignore_patterns("jaula*.pyc", "*.modules", "clone-exec")
     shutil.copytree(PROJECT / "src/jaula", directory / "src/jaula", ignore=ignored)
     shutil.rmtree(directory / "src/jaula/features" / removed)
     shutil.copy(PROJECT / "jaula", directory)

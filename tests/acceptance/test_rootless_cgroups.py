@@ -137,6 +137,7 @@ def test_the_parent_of_a_running_engine_is_refused(host: DelegatedHost) -> None:
     assert pid_of(host.jaula, "kept") == process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS)
 def test_the_parent_of_an_ended_engine_is_kept_for_its_containers(
     host: DelegatedHost, number: signal.Signals
@@ -156,6 +157,7 @@ def test_the_parent_of_an_ended_engine_is_kept_for_its_containers(
     engine.end(signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS)
 def test_the_end_of_either_engine_leaves_the_containers_of_the_other(
     host: DelegatedHost, busybox_archive: Path, number: signal.Signals

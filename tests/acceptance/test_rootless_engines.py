@@ -158,6 +158,7 @@ def test_a_run_directory_that_is_removed_again_and_again_is_made_again(
     assert host.processes("jaula-keeper") == [holder]
 
 
+@pytest.mark.slow
 def test_a_holder_that_does_not_answer_is_said_to_be_lost(host: RootlessHost) -> None:
     (holder,) = host.processes("jaula-keeper")
     os.kill(holder, signal.SIGSTOP)
@@ -170,6 +171,7 @@ def test_a_holder_that_does_not_answer_is_said_to_be_lost(host: RootlessHost) ->
     host.jaula("rm", "-f", "kept")
 
 
+@pytest.mark.slow
 def test_a_published_port_of_a_killed_holder_is_an_error(host: RootlessHost) -> None:
     (holder,) = host.processes("jaula-keeper")
     os.kill(holder, signal.SIGKILL)

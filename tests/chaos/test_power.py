@@ -46,6 +46,7 @@ def test_each_operation_is_cut_right_after_its_answer() -> None:
     assert cuts[2][0] == 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_was_answered_survives_a_power_failure() -> None:
     done = subprocess.run(

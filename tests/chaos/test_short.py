@@ -29,6 +29,7 @@ def target(worker_index: int) -> Iterator[Target]:
     assert not left, f"left behind by the engine: {left}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_random_kills_lose_nothing_and_leave_nothing(target: Target) -> None:
     campaign = Campaign(target, SEED, clients=4)
@@ -95,6 +96,7 @@ def hold(target: Target, point: str) -> None:
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", HOLDS)
 def test_a_kill_at_a_system_call_loses_nothing_and_leaves_nothing(
     target: Target, point: str

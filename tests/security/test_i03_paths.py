@@ -127,6 +127,7 @@ def _archive(*names: str) -> bytes:
     return made.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cve", ["CVE-2018-15664", "CVE-2019-14271 CVE-2024-1753"])
 def test_a_copy_with_a_swapped_path_never_leaves_the_root(
     engine: PrivateEngine, busybox: str, canary: Path, cve: str

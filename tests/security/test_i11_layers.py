@@ -221,6 +221,7 @@ def test_a_decompression_bomb_is_bounded(small: PrivateEngine, case: str) -> Non
     assert word in load(small, make())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gzip", "xz"])
 @pytest.mark.parametrize("cve", ["CVE-2021-20291"])
 def test_an_endless_stream_is_closed(

@@ -292,6 +292,7 @@ print while <$made>;
 """
 
 
+@pytest.mark.slow
 def test_a_program_of_the_image_is_served_with_all_protections(engine: PrivateEngine) -> None:
     load_image(engine, "debian")
     words = ("run", "-d", "--name", "reader", "--mount", "type=engine-socket", "debian")

@@ -232,6 +232,7 @@ def test_a_query_flood_is_throttled_and_the_engine_responds(
         assert time.monotonic() < deadline
 
 
+@pytest.mark.slow
 def test_tcp_connections_are_limited_and_idle_ones_closed(place: Place) -> None:
     opened = [client(place.netns, socket.SOCK_STREAM) for _ in range(16)]
     try:

@@ -52,6 +52,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--cap-add", "SYS_PTRACE")])
 @pytest.mark.parametrize("cve", ["CVE-2016-9962"])
 def test_nothing_of_a_joining_process_can_be_opened(

@@ -171,6 +171,7 @@ def check_lies(engine: PrivateEngine, base: IndexedLayer, cases: list[tuple[str,
     assert wrong == {}, engine.log_tail()
 
 
+@pytest.mark.slow
 def test_what_one_manifest_states_proves_nothing_for_another(
     engine: PrivateEngine, base: IndexedLayer
 ) -> None:
@@ -315,6 +316,7 @@ def test_two_images_of_a_repository_share_a_layer_with_the_same_table_of_content
 ORDERS = ("liar first", "liar last", "at once")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifest", ["another manifest", "the same manifest"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_registry_holds_up_no_image_of_another_one(

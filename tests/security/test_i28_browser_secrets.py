@@ -123,6 +123,7 @@ def test_a_websocket_must_begin_with_its_session(root: Browser, path: str, first
         closed.receive()
 
 
+@pytest.mark.slow
 def test_a_websocket_that_says_nothing_is_closed(root: Browser) -> None:
     opened = [WebSocket(root.view, path, {"Origin": root.view.url}) for path in
               ("/stream", "/terminal")]  # fmt: skip

@@ -264,6 +264,7 @@ def test_a_parent_interface_belongs_to_the_engine_that_created_it(
         subprocess.run(["ip", "link", "del", name], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 1, 30000, 65535])
 def test_containers_of_two_engines_have_different_ids(
     new_engine: Engines, first: PrivateEngine, shift: int
@@ -638,6 +639,7 @@ def other_claims(directory: Path) -> Iterator[str]:
         holder.communicate()
 
 
+@pytest.mark.slow
 def test_a_damaged_claim_that_cannot_be_written_is_written_later(
     new_engine: Engines, tmp_path: Path
 ) -> None:

@@ -361,6 +361,7 @@ def test_a_request_is_answered_beside_a_zygote(started: tuple[PrivateEngine, str
     assert engine.cli("jaula", "run", "--rm", image, "true").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_start_ends_beside_a_stopped_zygote(started: tuple[PrivateEngine, str, str]) -> None:
     """No sandbox of the pool fits, so the start waits for one of its own."""
     engine, _, image = started

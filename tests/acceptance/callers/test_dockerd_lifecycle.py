@@ -160,6 +160,7 @@ def test_the_health_check_runs(dockerd: Dockerd, command: str, health: str) -> N
     dockerd("rm", "-f", "checked")
 
 
+@pytest.mark.slow
 def test_containers_outlive_the_daemon(dockerd: Dockerd, container: str) -> None:
     """The next daemon finds them through the shim, and the runtime still lists them."""
     pid = state(dockerd, container, "Pid")

@@ -27,6 +27,7 @@ pytestmark = [
     pytest.mark.needs("docker-compose"),
     pytest.mark.xdist_group("transcript"),
     pytest.mark.timeout(300),
+    pytest.mark.slow,
 ]
 
 POLICY = """
@@ -65,16 +66,7 @@ def clients(engine: PrivateEngine, dockerd: BridgedDockerd) -> tuple[Run, Run]:
     )
 
 
-LONG = {"confidential", "database", "options", "proxy", "sources"}
-"""Projects of ten seconds and more, beside one that has the most frequent keys."""
-
-
-def marked(project: Scene) -> object:
-    marks = pytest.mark.slow if project.name in LONG else ()
-    return pytest.param(project, marks=marks, id=project.name)
-
-
-@pytest.mark.parametrize("project", [marked(project) for project in PROJECTS])
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
 def test_the_output_is_the_same(
     project: Scene, granting: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
@@ -89,7 +81,6 @@ def test_the_output_is_the_same(
     compare(project, *both(*sides))
 
 
-@pytest.mark.slow
 def test_compose_events_follows_a_project(
     granting: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from conftest import load_image
 from harness.engine import PrivateEngine
 
 
+@pytest.mark.slow
 def test_a_container_is_removed_without_free_descriptors(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:

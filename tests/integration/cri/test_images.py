@@ -340,6 +340,7 @@ def test_an_identity_token_is_exchanged(host: Host, tmp_path: Path) -> None:
         tokens.close()
 
 
+@pytest.mark.slow
 def test_a_registry_that_does_not_answer_is_unavailable(host: Host) -> None:
     with ScriptedRegistry(layer()) as registry:
         registry.scripts["/v2/"] = lambda request: request.answer(503)

@@ -120,6 +120,7 @@ def test_a_killed_process_is_counted_and_an_event(counted: PrivateEngine, tmp_pa
     assert attributes["name"] == name
 
 
+@pytest.mark.slow
 def test_many_refusals_are_counted_or_lost_and_two_events(
     counted: PrivateEngine, tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_landlock_is_counted_only_while_audit_is_on(counted: PrivateEngine) -> N
             ) == 1  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_records_of_landlock
 def test_a_domain_that_an_earlier_engine_has_seen_is_known(worker_index: int) -> None:
     private = PrivateEngine((worker_index + 121) % 250 + 1)

@@ -220,6 +220,7 @@ def test_a_pull_has_spans_of_its_layers(
     assert {span.parent_span_id for span in downloads} == {pull.span_id}
 
 
+@pytest.mark.slow
 def test_a_collector_that_never_answers_delays_nothing(
     worker_index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

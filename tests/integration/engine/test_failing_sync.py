@@ -81,6 +81,7 @@ def test_an_error_of_the_disk_ends_with_its_cause(engine: SyncEngine, number: in
         engine.request("DELETE", f"/volumes/{volume['Name']}")
 
 
+@pytest.mark.slow
 def test_a_disk_that_does_not_answer_keeps_no_read_and_no_stop(engine: SyncEngine) -> None:
     name = run(engine)
     with engine.failing("hang"):

@@ -96,6 +96,7 @@ def test_it_is_no_container_and_no_problem(loaded: PrivateEngine) -> None:
     assert identity[:12] not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_container_that_is_not_started_soon_loses_it(loaded: PrivateEngine) -> None:
     identity = spare_id(loaded)
     body = {"Image": "busybox", "Cmd": ["true"]}
@@ -158,6 +159,7 @@ def test_nothing_is_left_when_the_engine_ends(loaded: PrivateEngine, number: int
     loaded.start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["shim", "helper", "init"])
 def test_an_engine_ends_beside_one_that_is_stopped(loaded: PrivateEngine, victim: str) -> None:
     identity = spare_id(loaded)

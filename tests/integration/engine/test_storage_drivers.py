@@ -316,6 +316,7 @@ def test_a_limited_container_cannot_fill_the_disk(engine: PrivateEngine) -> None
     check_limit(engine)
 
 
+@pytest.mark.slow
 def test_an_image_of_two_hundred_layers(
     engine: PrivateEngine, busybox_archive: Path, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def _profile(data: bytes, limits: Limits = RECORD_LIMITS) -> bytes:
         os.close(fd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_record_is_one_clear_error(name: str) -> None:
     with pytest.raises(InvalidRequest) as raised:

@@ -241,6 +241,7 @@ def test_an_init_killed_during_create_fails_the_creation(
     assert not runtime.left()
 
 
+@pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize("command", ["start", "delete", "exec", "kill", "pause"])
 def test_a_killed_command_leaves_a_container_that_can_be_removed(

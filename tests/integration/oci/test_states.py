@@ -239,6 +239,7 @@ def test_a_created_container_can_be_killed(runtime: PrivateRuntime) -> None:
         assert bundle.status() == "stopped"
 
 
+@pytest.mark.slow
 def test_a_client_that_sends_nothing_does_not_prevent_the_start(runtime: PrivateRuntime) -> None:
     """Init leaves it after 10 seconds."""
     with runtime.created() as bundle:

@@ -122,6 +122,7 @@ def test_an_unknown_name_is_refused_in_dockers_words(
     assert not leaks.of_containers(engine)
 
 
+@pytest.mark.slow
 def test_a_runtime_that_hangs_in_kill_does_not_prevent_the_kill(
     own: Callable[..., PrivateEngine], tmp_path: Path, runtime: str
 ) -> None:

@@ -110,6 +110,7 @@ def marker(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_no_call_opens_the_files_of_the_host(
     lying: PrivateEngine, claimed: str, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_samples_have_no_traffic_of_the_host(lying: PrivateEngine, claimed: str)
         assert not any(traffic(key))
 
 
+@pytest.mark.slow
 def test_a_pause_is_what_the_kernel_says(lying: PrivateEngine, claimed: str) -> None:
     reply = lying.request("POST", f"/containers/{claimed}/pause")
     assert reply.status == 500
@@ -188,6 +190,7 @@ def test_a_pause_is_what_the_kernel_says(lying: PrivateEngine, claimed: str) -> 
     assert containers.inspect(lying, claimed)["State"]["Status"] == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["host", "says-gone"])
 def test_an_end_is_what_the_kernel_says(lying: PrivateEngine, variant: str) -> None:
     with containers.running(lying, "busybox", flags=("--runtime", variant)) as name:
@@ -199,6 +202,7 @@ def test_an_end_is_what_the_kernel_says(lying: PrivateEngine, variant: str) -> N
         assert (state["Status"], state["ExitCode"]) == ("exited", 137 if variant == "host" else 140)
 
 
+@pytest.mark.slow
 def test_the_next_engine_knows_it_too(
     new_engine: Callable[..., PrivateEngine], tmp_path: Path
 ) -> None:

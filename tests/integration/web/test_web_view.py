@@ -210,6 +210,7 @@ def test_a_message_that_no_page_sends_closes_the_socket(root: Browser, message: 
             stream.receive()
 
 
+@pytest.mark.slow
 def test_a_connection_without_a_complete_head_is_closed(view: WebView) -> None:
     complete = f"GET /session HTTP/1.1\r\nHost: {view.address}\r\n\r\n".encode()
     with connect(view.port) as silent, connect(view.port) as partial, connect(view.port) as used:

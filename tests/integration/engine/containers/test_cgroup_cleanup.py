@@ -89,6 +89,7 @@ def test_a_restart_waits_for_it(engine: PrivateEngine, busybox: str, guest: Pope
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parent", ["", "asked"])
 def test_the_next_engine_removes_it(
     new_engine: Callable[..., PrivateEngine], busybox_archive: Path, guest: Popen, parent: str

@@ -308,6 +308,7 @@ def test_an_import_whose_client_leaves_is_whole_or_absent(
 # -- killed engines ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [True, False], ids=["container", "no container"])
 @pytest.mark.parametrize(
     "stride", [5, pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(600)])]

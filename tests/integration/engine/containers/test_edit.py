@@ -299,6 +299,7 @@ def ending_network(engine: PrivateEngine) -> Iterator[None]:
     assert engine.request("DELETE", "/networks/ending").status == 204
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ending_network")
 @pytest.mark.parametrize("change", ENDING)
 def test_each_change_of_a_container_that_ends_is_made_or_refused(

@@ -45,6 +45,7 @@ def faulty(worker_index: int) -> Iterator[FaultyEngine]:
         private.request("DELETE", "/networks/second")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stride",
     # 20 s on an idle machine, six times as long beside other tests

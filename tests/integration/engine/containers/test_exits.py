@@ -90,6 +90,7 @@ def test_run_and_attach_end_with_an_exit_that_a_restart_follows(
         engine.request("DELETE", f"/containers/{name}?force=1")
 
 
+@pytest.mark.slow
 def test_a_removal_beside_a_restart_leaves_nothing(engine: PrivateEngine, busybox: str) -> None:
     body = {
         "Image": busybox,

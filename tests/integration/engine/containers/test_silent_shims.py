@@ -60,6 +60,7 @@ def check(engine: PrivateEngine, stopped: str, other: str) -> None:
         assert exec_status(engine, other) == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["rm", "kill", "stop"])
 def test_the_container_can_be_ended(two: tuple[PrivateEngine, str, str], action: str) -> None:
     engine, stopped, other = two

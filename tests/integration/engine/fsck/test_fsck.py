@@ -195,6 +195,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_strays_of_killed_containers_are_removed(kept: PrivateEngine, tmp_path: Path) -> None:
     assert kept.process is not None
     ident, port = OLD + "3", "jl0123456789"

@@ -229,6 +229,7 @@ def test_the_rows_of_a_target_are_harmless(
     assert "\x1b" not in source.log_tail()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["migrate", "evacuate", "compare"])
 def test_a_caller_moves_containers_to_listed_targets_only(
     source: PrivateEngine,

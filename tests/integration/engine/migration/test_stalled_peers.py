@@ -139,6 +139,7 @@ def end(engine: PrivateEngine) -> None:
     engine.process = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [False, True])
 @pytest.mark.timeout(300)
 def test_seven_stalled_peers_keep_no_other_client_waiting(target: Target, leave: bool) -> None:

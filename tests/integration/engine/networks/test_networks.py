@@ -534,6 +534,7 @@ def test_a_container_may_have_a_name_server_of_its_own(
 # -- the engine's end ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ipv4", [True, False])
 def test_networks_names_and_members_survive_a_killed_engine(
     new_engine: Callable[..., PrivateEngine], busybox_archive: Path, ipv4: bool

@@ -15,6 +15,7 @@ from harness.images import busybox_entries, directory, file, import_image
 FILES = 2000  # copied to the new volume: long enough for many removals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["prune", "remove"])
 def test_a_volume_stays_while_a_container_with_it_is_created(
     engine: PrivateEngine, way: str

@@ -20,7 +20,7 @@ def host_mounts() -> Iterator[None]:
     """Check that nothing was mounted on the host."""
     before = {mount.mount_id for mount in mountinfo.read()}
     yield
-    others = ("/tmp/jlt", "/run/jlt", "/tmp/pytest", "/var/tmp/jlc")
+    others = ("/tmp/jlt", "/run/jlt", "/tmp/pytest", "/var/tmp/jlc", "/var/tmp/jfd", "/run/jfd")
     made = [mount for mount in mountinfo.read() if mount.mount_id not in before]
     assert [mount for mount in made if not mount.target.startswith(others)] == []
 

@@ -186,6 +186,7 @@ def test_a_mounted_layer_is_the_extracted_one(
     assert len(kept[0]) > 12
 
 
+@pytest.mark.slow
 def test_a_container_that_started_early_goes_on_when_the_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_container_that_started_early_goes_on_when_the_image_is_whole(
     assert done.stdout.split()[0] == sha256(content("second")), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [pytest.param(estargz, marks=pytest.mark.slow), zstd_chunked])
 def test_a_chunk_of_another_layer_is_read_from_the_disk(
     new_engine: Engines, write: Callable[..., IndexedLayer]
@@ -234,6 +236,7 @@ def test_a_registry_without_ranges_is_pulled_from_as_always(
     assert is_whole(engine, registry)
 
 
+@pytest.mark.slow
 def test_a_read_waits_for_a_dead_network(engine: PrivateEngine, registry: SlowRegistry) -> None:
     registry.gate.clear()
     run(engine, registry, "true")
@@ -258,6 +261,7 @@ def test_a_read_waits_for_a_dead_network(engine: PrivateEngine, registry: SlowRe
     wait_whole(engine, registry)
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_dead_network_can_be_killed(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_reader_of_a_dead_network_can_be_killed(
     assert engine.cli("jaula", "ps", "-aq").stdout == ""
 
 
+@pytest.mark.slow
 def test_an_image_that_the_registry_has_lost_is_pulled_again(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -392,6 +397,7 @@ def test_a_killed_server_is_an_error_and_no_wait(
     assert done.stdout.split()[0] == sha256(content("second")), done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_that_is_stopped_at_its_begin_is_given_up(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -419,6 +425,7 @@ def test_a_server_that_is_stopped_at_its_begin_is_given_up(
     wait(engine, lambda: server_pids(engine) == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [pytest.param(estargz, marks=pytest.mark.slow), zstd_chunked])
 def test_a_file_is_read_beside_a_stopped_engine(
     new_engine: Engines, write: Callable[..., IndexedLayer]
@@ -450,6 +457,7 @@ def test_a_file_is_read_beside_a_stopped_engine(
         assert read.stdout.split()[0] == sha256(content("first")), read.stderr
 
 
+@pytest.mark.slow
 def test_files_that_a_container_wrote_are_there_when_its_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -471,6 +479,7 @@ def test_files_that_a_container_wrote_are_there_when_its_image_is_whole(
     assert done.stdout.split() == ["nmore", "more", sha256(content("first")), "-"], done.stderr
 
 
+@pytest.mark.slow
 def test_layers_that_got_whole_without_an_engine_are_stored(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -488,6 +497,7 @@ def test_layers_that_got_whole_without_an_engine_are_stored(
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", ["", "lazy"])
 def test_a_removed_run_directory_takes_no_lazy_image_away(
     engine: PrivateEngine, registry: SlowRegistry, removed: str
@@ -518,6 +528,7 @@ def test_a_removed_run_directory_takes_no_lazy_image_away(
     assert done.stdout.split()[0] == expected, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_directory_removed_without_an_engine_takes_no_lazy_image_away(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -541,6 +552,7 @@ def test_a_run_directory_removed_without_an_engine_takes_no_lazy_image_away(
     assert server_pids(engine) in ([server], [])
 
 
+@pytest.mark.slow
 def test_a_server_of_an_earlier_version_gets_its_socket_below_the_root(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -564,6 +576,7 @@ def test_a_server_of_an_earlier_version_gets_its_socket_below_the_root(
     wait(engine, lambda: not list(engine.root.glob("lib/lazy/*")))
 
 
+@pytest.mark.slow
 @both_formats
 def test_an_incomplete_image_completes_itself_after_a_reboot(
     engine: PrivateEngine, registry: SlowRegistry
@@ -621,6 +634,7 @@ def incomplete(engine: PrivateEngine, registry: SlowRegistry) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_an_image_that_lacks_credentials_after_a_reboot_says_so(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -640,6 +654,7 @@ def test_an_image_that_lacks_credentials_after_a_reboot_says_so(
     assert "does not send them without credentials" in saved.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["pull", "run"])
 def test_credentials_complete_an_image_with_what_is_there(
     engine: PrivateEngine, registry: SlowRegistry, command: str
@@ -672,6 +687,7 @@ def fetched_parts(engine: PrivateEngine) -> list[tuple[int, int]]:
     return [(blob.st_size, min(blob.st_size, blob.st_blocks * 512)) for blob in blobs]
 
 
+@pytest.mark.slow
 def test_other_credentials_do_not_complete_an_image(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -685,6 +701,7 @@ def test_other_credentials_do_not_complete_an_image(
     assert registry.served == served
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_again_and_again_is_replaced(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -785,6 +802,7 @@ def test_a_push_with_a_table_of_contents_can_be_pulled_lazily(
     assert verified.returncode == 0, verified.stdout
 
 
+@pytest.mark.slow
 def test_verify_says_that_layers_cannot_be_compared(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -834,6 +852,7 @@ def test_a_mode_that_the_engine_cannot_have_is_an_error_of_its_start(
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_an_engine_with_the_mode_whole_finishes_what_a_lazy_one_began(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -848,6 +867,7 @@ def test_an_engine_with_the_mode_whole_finishes_what_a_lazy_one_began(
     wait_whole(engine, registry)
 
 
+@pytest.mark.slow
 def test_a_dead_network_does_not_hold_the_engine(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -892,6 +912,7 @@ def test_a_build_uses_the_whole_image(
     assert not list((engine.root / "lib" / "lazy").iterdir())
 
 
+@pytest.mark.slow
 def test_two_pulls_at_once_are_one_image(engine: PrivateEngine, registry: SlowRegistry) -> None:
     registry.gate.clear()
     results = []
@@ -915,6 +936,7 @@ def test_two_pulls_at_once_are_one_image(engine: PrivateEngine, registry: SlowRe
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
 
 
+@pytest.mark.slow
 def test_an_interrupted_pull_of_another_layer_ends_the_servers(
     engine: PrivateEngine, layers: tuple[IndexedLayer, IndexedLayer]
 ) -> None:
@@ -937,6 +959,7 @@ def test_an_interrupted_pull_of_another_layer_ends_the_servers(
     assert not list((engine.root / "lib" / "layers").iterdir())
 
 
+@pytest.mark.slow
 def test_a_container_reads_long_after_its_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:

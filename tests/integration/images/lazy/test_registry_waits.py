@@ -136,6 +136,7 @@ class Work:
 NUMBERS = [signal.SIGKILL, signal.SIGSTOP]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_wait_for_a_part_ends_without_the_registry(
     process: RegistryProcess, registry: lazy_server.Registry, number: signal.Signals
@@ -151,6 +152,7 @@ def test_the_wait_for_a_part_ends_without_the_registry(
     assert len(received) < len(BLOB)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_read_goes_on_where_it_was_when_the_registry_is_back(
     process: RegistryProcess, registry: lazy_server.Registry, number: signal.Signals
@@ -223,6 +225,7 @@ def test_the_background_goes_on_when_the_registry_is_back(
     assert blob.digest() == DESCRIPTOR.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_background_gives_up_when_its_patience_ends(
     monkeypatch: pytest.MonkeyPatch,

@@ -125,6 +125,7 @@ def works(engine: PrivateEngine, registry: Signed, directory: Path) -> None:
         assert archive.getnames()
 
 
+@pytest.mark.slow
 def test_an_incomplete_image_without_a_stored_signature_is_refused(
     engine: PrivateEngine, registry: Signed, tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_pull_under_the_rule_ends_with_the_whole_image(
     works(engine, registry, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_image_that_gets_whole_with_wrong_bytes_is_never_used(
     engine: PrivateEngine, registry: Signed, tmp_path: Path
 ) -> None:
@@ -179,6 +181,7 @@ def test_an_image_that_gets_whole_with_wrong_bytes_is_never_used(
     works(engine, registry, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_incomplete_image_with_a_stored_signature_is_refused_until_it_is_whole(
     engine: PrivateEngine, registry: Signed, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_load_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
         assert names(check_whole(trial, "one:1", "two:1", "new:1")) == {"one:1", "two:1", "new:1"}
 
 
+@pytest.mark.slow
 def test_a_load_of_an_index_is_complete_or_absent(filled: Path, tmp_path: Path) -> None:
     """The index has an image that the store has already, and a new one."""
     new = by_hand.layer((("new", "n" * 40_000), ("etc/base", "another")))
@@ -198,6 +199,7 @@ def check_blobs(directory: Path) -> None:
     assert {inode: len(each) for inode, each in used.items()} == blocks
 
 
+@pytest.mark.slow
 def test_a_load_that_shares_chunks_is_complete_or_absent(sharing: Path, tmp_path: Path) -> None:
     archive = tmp_path / "new.tar"
     archive.write_bytes(by_hand.image("3:1", *described(shared_layer(3))))
@@ -212,6 +214,7 @@ def test_a_load_that_shares_chunks_is_complete_or_absent(sharing: Path, tmp_path
         check_blobs(trial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", [("0:1",), ("1:1", "0:1"), ("1:1", "2:1")])
 def test_a_removal_frees_what_no_other_layer_shares(
     sharing: Path, tmp_path: Path, removed: tuple[str, ...]
@@ -223,6 +226,7 @@ def test_a_removal_frees_what_no_other_layer_shares(
         check_blobs(trial)
 
 
+@pytest.mark.slow
 def test_a_repair_that_shares_chunks_can_be_done_again(sharing: Path, tmp_path: Path) -> None:
     from jaula.images.store import repair
 

@@ -174,6 +174,7 @@ def test_malformed_objects_of_a_server_of_plain_files_are_refused(tmp_path: Path
         assert checked_out(tmp_path, f"{url}/plain.git")["a"].endswith("1")
 
 
+@pytest.mark.slow
 def test_a_token_of_the_client_goes_to_its_repository_only(tmp_path: Path) -> None:
     inner = repository(tmp_path, "inner", {"in": "side"})
     outer = repository(tmp_path, "outer", {"a": ""})
