@@ -165,7 +165,13 @@ class RuntimeTable:
         try:
             document = await _features(runtime)
             _decode_features(document)
-        except (JaulaError, OSError, msgspec.MsgspecError, RecursionError) as error:
+        except (
+            JaulaError,
+            OSError,
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+            RecursionError,
+        ) as error:
             log.warning(
                 "runtime %s (%s) does not report its features: %s", name, runtime.path, error
             )
@@ -231,7 +237,7 @@ class ExternalContainer:
                 return cls(_decode_runtime(file.read()), run_dir)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise RuntimeFailure(f"{run_dir / RUNTIME_FILE}: {error}") from error
 
     @staticmethod

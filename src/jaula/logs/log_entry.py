@@ -49,14 +49,14 @@ def decode(lines: bytes) -> list[LogEntry]:
     """Return the entries of whole lines. Lines that are not an entry are skipped."""
     try:
         return _decoder.decode_lines(lines)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return [entry for line in lines.split(b"\n") if (entry := _decode_line(line)) is not None]
 
 
 def _decode_line(line: bytes) -> LogEntry | None:
     try:
         return _decoder.decode(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -215,7 +215,7 @@ class ControlSocket:
                 return
         except BlockingIOError:
             return
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             os.write(2, f"jaula-keeper: {error}\n".encode())
         self._loop.forget(connection.fileno())
         connection.close()

@@ -79,7 +79,7 @@ class PortDriver:
         with self._lock:
             try:
                 answer = self._exchange(request)
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._close()
                 raise Unavailable(
                     f"the namespace holder of this engine does not respond: {error}",

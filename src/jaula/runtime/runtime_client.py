@@ -838,5 +838,5 @@ class Runtime:
         try:
             with open(f"{run_dir}/{EXIT_NAME}", "rb") as file:
                 return shim_protocol.decode_exit(file.read())
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return None

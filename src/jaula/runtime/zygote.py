@@ -212,7 +212,8 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) ->
             _has_restored = _has_restored or request.restore is not None
             if not spares.start(request.container_id, data, fds):
                 _start(request, fds, engine, interfaces, spares)
-    except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # one request failed, not the zygote
         _log_error(error)
     finally:
         for fd in fds:

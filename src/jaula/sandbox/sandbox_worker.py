@@ -230,7 +230,7 @@ class Worker:
             raise self.beyond(f"{_size(self._limits.memory)} of memory")
         try:
             name, text, hint = msgspec.json.decode(payload, type=tuple[str, str, str | None])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise FrameError(str(error)) from None
         kind = getattr(errors, name, None) if name else None
         text = _printable(text)

@@ -300,7 +300,7 @@ class Claims:
         try:
             with open(self.directory / engine_id / "claim.json", "rb") as file:
                 yield msgspec.json.decode(file.read(_MAX_CLAIM), type=Claim)
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
             return
 
 

@@ -253,7 +253,7 @@ class VolumeStore:
             document = msgspec.json.decode(path.read_bytes(), type=_Document)
         except FileNotFoundError:
             raise NotFound(f"get {name}: no such volume") from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CorruptState(f"the volume file {path} is damaged: {error}") from error
         return self._volume(name, document)
 

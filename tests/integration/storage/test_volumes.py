@@ -231,9 +231,12 @@ def test_a_path_that_is_not_a_directory_of_the_image_is_not_copied(
             volumes.populate("data", image, path)
 
 
-def test_a_damaged_document_is_reported(volumes: VolumeStore, paths: Paths) -> None:
+@pytest.mark.parametrize("document", [b"{", b'{"\xff": 1}', b'"\xff"'])
+def test_a_damaged_document_is_reported(
+    volumes: VolumeStore, paths: Paths, document: bytes
+) -> None:
     volumes.create("data")
-    (paths.volumes / "data/volume.json").write_text("{")
+    (paths.volumes / "data/volume.json").write_bytes(document)
     with pytest.raises(CorruptState, match="damaged"):
         volumes.get("data")
 

@@ -35,7 +35,7 @@ def test_an_invalid_header_is_refused(head: bytes) -> None:
         session_protocol.decode_header(head)
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"id": 1}', b"\xff"])
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"id": 1}', b"\xff", b'{"\xff": 1}'])
 def test_an_invalid_request_is_refused(payload: bytes) -> None:
     with pytest.raises(BadFrame):
         session_protocol.decode_request(payload)

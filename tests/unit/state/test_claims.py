@@ -164,7 +164,7 @@ def test_a_file_that_is_not_a_claim_is_no_claim(tmp_path: Path, text: bytes) -> 
     first.release()
 
 
-DAMAGED = [b"", b"{", b"[]", b'{"id": 1}', b"\xff" * 100, b"null"]
+DAMAGED = [b"", b"{", b"[]", b'{"id": 1}', b'{"\xff": 1}', b"\xff" * 100, b"null"]
 
 
 @pytest.mark.parametrize("text", DAMAGED)

@@ -86,7 +86,7 @@ def decode_request(payload: bytes) -> str:
     """
     try:
         return msgspec.json.decode(payload, type=SessionRequest).id
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadFrame(f"an opening frame is damaged: {error}") from None
 
 

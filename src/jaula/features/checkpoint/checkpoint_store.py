@@ -200,7 +200,7 @@ def decode(data: bytes) -> Manifest:
     """
     try:
         manifest = _decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the manifest of the checkpoint is not valid: {error}") from None
     if manifest.format != FORMAT:
         raise InvalidRequest(
@@ -499,7 +499,7 @@ class CheckpointStore:
             raise _untrusted(name, "its manifest is not signed by this engine")
         try:
             manifest = _decode(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _untrusted(name, f"{MANIFEST}: {error}") from None
         if (manifest.container, manifest.name) != (container, name):
             raise _untrusted(name, "it belongs to another container")

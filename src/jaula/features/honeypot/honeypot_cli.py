@@ -81,7 +81,7 @@ def show(directory: str, *, as_json: bool) -> None:
         raise CliError(
             f"jaula: {directory} is not the record of a honeypot: {error.strerror}"
         ) from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CliError(f"jaula: {directory}/{run_directory.INDEX}: {error}") from None
     if as_json:
         print(msgspec.json.encode(index).decode())

@@ -258,7 +258,7 @@ def _runs(directory: Path, container_id: str) -> Iterator[str]:
     """Yield the directories of the runs of a container."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(directory):
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
+            with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
                 with open(f"{entry.path}/{run_directory.REQUEST}", "rb") as file:
                     request = msgspec.json.decode(file.read(), type=run_directory.Request)
                 if request.container.id == container_id:

@@ -320,7 +320,7 @@ class Supervisor:
             while data := self._control.recv(4096):
                 if data.startswith(b"{"):
                     return msgspec.json.decode(data, type=Connections)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             pass  # the sink has died, which ends the run with a reason
         return Connections()
 

@@ -219,7 +219,7 @@ class LazyLayers:
         for directory in sorted(path for path in self._root.iterdir() if path.is_dir()):
             try:
                 self._adopt(directory)
-            except (OSError, JaulaError, msgspec.MsgspecError) as error:
+            except (OSError, JaulaError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 _log.warning("the lazy server %s cannot go on: %s", directory.name, error)
                 self._remove(directory)
         for pattern in ("*.json", "*.sock"):
@@ -678,7 +678,7 @@ class LazyLayers:
             try:
                 with server.lock:
                     self._restart(server)
-            except (OSError, JaulaError, msgspec.MsgspecError) as error:
+            except (OSError, JaulaError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 _log.warning("the lazy server cannot be started again: %s", error)
         if self._closing.is_set():
             server.disconnect()
@@ -737,7 +737,7 @@ class LazyLayers:
                     server.resuming = max(0, server.resuming - 1)
                 if message.layers or message.resumed:
                     self._take_over(server)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             if server.pending and not self._closing.is_set():
                 _log.warning("the connection to a lazy server failed: %s", error)
 

@@ -581,7 +581,7 @@ class LazyServer:
 
     def _receive(self, engine: socket.socket) -> None:
         """Carry out the commands of one engine, and take its answers."""
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
             while True:
                 data, descriptors, *_ = socket.recv_fds(engine, MESSAGE_LIMIT, 1)
                 if not data:

@@ -51,7 +51,7 @@ def count(data: bytes) -> Counts:
     """
     try:
         rows = msgspec.json.decode(data or b"[]", type=tuple[_Row, ...])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the report cannot be read: {error}") from None
     layers: Counter[tuple[str, str]] = Counter()
     containers: Counter[tuple[str, str]] = Counter()

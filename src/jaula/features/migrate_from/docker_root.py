@@ -235,7 +235,7 @@ class DockerRoot(DockerFiles):
             layers = tuple(map(str, (file.rootfs or {}).get("diff_ids") or ()))
             labels = (file.config or {}).get("Labels") or {}
             config = msgspec.convert({"Labels": labels}, ImageConfig)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"the configuration of image {id} is not valid: {error}") from None
         for layer in layers:
             docker_documents.check_digest(layer)
@@ -326,7 +326,7 @@ class DockerRoot(DockerFiles):
             data = value if value.startswith(b"{") else value[_INDEX:]
             try:
                 network = msgspec.json.decode(data, type=_DiskNetwork)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise InvalidRequest(f"network/files/local-kv.db is not valid: {error}") from None
             if network.name not in PREDEFINED and not network.in_delete:
                 yield _network_document(network)

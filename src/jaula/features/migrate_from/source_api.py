@@ -121,7 +121,7 @@ class SourceApi:
         try:
             document = msgspec.json.decode(data)
             text = str(document["message"])
-        except (msgspec.DecodeError, KeyError, TypeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
             text = data.decode("utf-8", "replace")
         message = f"the source refused GET {target} with status {status}: {printable(text)}"
         return NotFound(message) if status == 404 else Unavailable(message)

@@ -72,7 +72,7 @@ class SessionFile:
             return []
         try:
             document = msgspec.json.decode(content, type=_Document)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.warning("the stored sessions are not valid: %s", error)
             return []
         expected = (_FORMAT, self._boot, self._settings)

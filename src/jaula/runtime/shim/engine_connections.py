@@ -163,7 +163,7 @@ class ControlSockets:
             passed = self._held if isinstance(request, HelloRequest) else ()
         except JaulaError as error:
             reply = Answer(number, error=str(error), exit_code=error.exit_code, errno=error.errno)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             reply = Answer(number, error=str(error))
         finally:
             for fd in fds:

@@ -732,7 +732,7 @@ def _read_spec(bundle: str) -> runtime_spec.Spec:
             return runtime_spec.decode(file.read())
     except OSError as error:
         raise RuntimeFailure(f"bundle {bundle}: {error}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RuntimeFailure(f"bundle {bundle}: config.json: {error}") from error
 
 

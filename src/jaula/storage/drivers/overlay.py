@@ -264,7 +264,7 @@ class OverlayDriver:
             return msgspec.json.decode(document.read_bytes(), type=tuple[str, ...])
         except FileNotFoundError:
             raise NotFound(f"snapshot {id} does not exist") from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CorruptState(f"the snapshot file {document} is damaged: {error}") from error
 
     def _lowers(self, layers: Sequence[str]) -> tuple[str, ...]:

@@ -409,7 +409,7 @@ class LayerStore:
         document = self._directory / _hex(expected.diff_id) / "layer.json"
         try:
             actual = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return [Difference("layer.json", "it does not describe the layer")]
         if msgspec.structs.replace(actual, erofs=None) != expected:
             return [Difference("layer.json", "it does not describe the layer")]
@@ -690,7 +690,7 @@ class LayerStore:
                 info = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
             except FileNotFoundError:
                 raise self._missing(name) from None
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise _damaged_document(document, str(error)) from error
             except OSError as error:
                 if error.errno not in DAMAGED_DISK:

@@ -186,7 +186,7 @@ class _ParsedArchive:
         data, last = self._worker.receive()
         try:
             batch = _decode(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._worker.invalid(str(error)) from None
         if len(batch) > most:
             raise self._worker.invalid(f"{len(batch)} entries")

@@ -49,6 +49,12 @@ def zero(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
+def garble(path: Path) -> None:
+    """Replace a byte of the first string by one that UTF-8 does not have."""
+    before, quote, after = path.read_bytes().partition(b'"')
+    path.write_bytes(before + quote + b"\xff" + after[1:])
+
+
 def reopened(directory: Path) -> ImageStore:
     """Open the store as an engine does after a power failure."""
     paths = Paths(directory / "root", directory / "run")
@@ -66,7 +72,7 @@ DAMAGES = [
     (part, how)
     for part in ("manifest", "config", "blob", "document", "file")
     for how in (shorten, empty, zero)
-]
+] + [(part, garble) for part in ("manifest", "config", "document")]
 
 
 @pytest.mark.parametrize(("part", "how"), DAMAGES)

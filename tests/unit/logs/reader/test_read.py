@@ -125,6 +125,8 @@ def test_a_line_in_pieces_counts_once(tmp_path: Path, pack: bool) -> None:
         b'{"log":1,"stream":"stdout","time":"x"}\n',
         b'{"log":"x"}\n',
         b"\xff\xfe\x00\n",
+        b'{"\xff":1}\n',
+        b'{"log":"\xff","stream":"stdout","time":"x"}\n',
         b"x" * 3_000_000 + b"\n",
     ],
 )

@@ -94,6 +94,8 @@ def test_null_and_unknown_members_are_dropped() -> None:
         (b'{"ips": [{"address": "10.0.0.1/8", "interface": 0}]}', "the result has 0 interfaces"),
         (b'{"routes": [{"dst": "default"}]}', "destination 'default'"),
         (b"[" * 100_000, "recursion"),
+        (b'{"\xff": 1}', "can't decode byte 0xff"),
+        (b'{"ips": [{"address": "\xff"}]}', "can't decode byte 0xff"),
     ],
 )
 def test_a_malformed_result_is_one_error(data: bytes, reason: str) -> None:

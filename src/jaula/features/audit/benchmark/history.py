@@ -128,7 +128,7 @@ class History:
             return []
         try:
             return [_decoder.decode(line) for line in lines if line.strip()]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CorruptState(
                 f"history {self.path}: {error}", hint="remove the file; a new one is written"
             ) from None

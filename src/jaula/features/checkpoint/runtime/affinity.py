@@ -44,7 +44,7 @@ def read(directory: int) -> dict[int, tuple[int, ...]]:
         data = file.read(MAX_IMAGE + 1)
     try:
         return _decode(data if len(data) <= MAX_IMAGE else b"")
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise invalid(f"{AFFINITY}: {error}") from None
 
 

@@ -174,7 +174,7 @@ class ResultCache:
             if data is None:
                 return None
             return _record(msgspec.json.decode(data, type=_Document), path)
-        except (InvalidRequest, msgspec.DecodeError, RecursionError) as error:
+        except (InvalidRequest, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptState(
                 f"damaged {_DESCRIPTION} {path}: {error}", hint="remove the file to forget it"
             ) from None

@@ -259,7 +259,7 @@ def _plugin(members: dict[str, msgspec.Raw], source: str) -> PluginConfig:
     try:
         head = msgspec.json.decode(msgspec.json.encode(members), type=_Plugin)
         ipam = msgspec.json.decode((head.ipam or {}).get("type", b'""'), type=str)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _invalid(source, str(error)) from None
     check_plugin_name(head.type, f"{source}: type")
     if ipam:

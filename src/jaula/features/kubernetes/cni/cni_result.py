@@ -164,7 +164,7 @@ def decode(data: bytes, version: str) -> Result:
             result = _from_legacy(msgspec.convert(document, _LegacyResult))
         else:
             result = msgspec.convert(document, Result)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the output is not a result: {error}") from None
     return _checked(result)
 

@@ -38,6 +38,6 @@ def decode_version_result(data: bytes) -> frozenset[str]:
     """
     try:
         result = msgspec.json.decode(data, type=_VersionResult)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the output is not a version result: {error}") from None
     return frozenset(result.supported_versions)
