@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -46,7 +47,7 @@ def spare_of(runner: ContainerRunner) -> tuple[int, int]:
     while time.monotonic() < deadline:
         for pid in birth.children(runner.runtime.zygote_pid):
             helpers = birth.children(pid)
-            if Path(f"/proc/{pid}/comm").read_text() == "jaula-zygote\n" and helpers:
+            if comm(pid) == "jaula-zygote" and helpers:
                 return pid, helpers[0]
         time.sleep(0.01)
     raise AssertionError("no spare shim")
@@ -187,9 +188,12 @@ def settled_descriptors(shim: int, helper: int) -> tuple[set[str], set[str]]:
 
 
 def descriptors(pid: int) -> set[str]:
-    """Return the sockets of a process."""
-    names = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
-    return {name for name in names if name.startswith("socket:")}
+    """Return the sockets of a process, without those that it closes meanwhile."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(path))
+    return {name for name in found if name.startswith("socket:")}
 
 
 def score(pid: int) -> int:
