@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.spec.container_copy import copied_host_config
+from jaula.spec.api_documents import HostConfig, PortBinding
+from jaula.spec.container_copy import clone_members, confinement, copied_host_config
 
 HOST: dict[str, Any] = {
     "Binds": ["data:/data", "/etc:/host:rw,z"],
@@ -34,3 +35,26 @@ def test_the_document_is_not_changed() -> None:
     before = {name: list(value) for name, value in HOST.items() if isinstance(value, list)}
     copied_host_config(HOST, {"/data": "copy1"})
     assert {name: HOST[name] for name in before} == before
+
+
+def test_a_clone_publishes_nothing() -> None:
+    host = HostConfig(
+        port_bindings={"80/tcp": (PortBinding(),)}, publish_all_ports=True, container_id_file="/x"
+    )
+    assert clone_members(host) == {
+        "port_bindings": {},
+        "publish_all_ports": False,
+        "container_id_file": "",
+    }
+
+
+def test_a_debug_session_has_every_limit_and_no_device_network_or_file() -> None:
+    members = confinement(HostConfig(memory=5, cap_drop=("ALL",)))
+    assert (members["memory"], members["cap_drop"]) == (5, ("ALL",))
+    for name in (
+        *("blkio_device_write_bps", "oom_score_adj", "masked_paths", "userns_mode", "runtime"),
+        *("security_opt", "privileged", "sysctls", "ulimits", "pids_limit", "cgroup_parent"),
+    ):
+        assert name in members
+    for name in ("devices", "binds", "mounts", "network_mode", "pid_mode", "profile", "egress"):
+        assert name not in members

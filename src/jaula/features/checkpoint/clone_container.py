@@ -21,6 +21,7 @@ from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.features.checkpoint import container_files
 from jaula.features.checkpoint.checkpoint_store import checkpoint_store
+from jaula.spec import container_copy
 from jaula.spec.api_documents import CheckpointClone, ContainerCreate, Mount
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 from jaula.spec.image_documents import diff_id_of
@@ -68,11 +69,12 @@ def clone_request(
         labels=body.labels | options.labels,
         host_config=msgspec.structs.replace(
             host,
-            network_mode=options.network_mode or host.network_mode,
-            port_bindings=options.port_bindings,
-            publish_all_ports=False,
-            auto_remove=options.auto_remove,
-            container_id_file="",
+            **container_copy.clone_members(host)
+            | {
+                "network_mode": options.network_mode or host.network_mode,
+                "port_bindings": options.port_bindings,
+                "auto_remove": options.auto_remove,
+            },
         ),
         networking_config=networking,
     )

@@ -20,6 +20,7 @@ from jaula.engine.containers import create as container_create
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.features.debug import debug_session
+from jaula.spec import container_copy
 from jaula.spec.api_documents import (
     DEBUG_IMAGE,
     ContainerCreate,
@@ -45,14 +46,6 @@ Remove = Callable[[str], Awaitable[None]]
 
 LABEL = "jaula.debug"
 """The label of the container of a session: the name of the copied container or image."""
-
-_SETTINGS = (
-    *("cap_add", "cap_drop", "security_opt", "privileged", "userns_mode", "runtime", "group_add"),
-    *("memory", "memory_swap", "memory_reservation", "nano_cpus", "cpu_shares", "cpu_period"),
-    *("cpu_quota", "cpuset_cpus", "cpuset_mems", "pids_limit", "ulimits", "blkio_weight"),
-    *("sysctls", "masked_paths", "readonly_paths", "shm_size", "cgroup_parent"),
-)
-"""Members of HostConfig that a session has as the stopped container has them."""
 
 
 class Origin(NamedTuple):
@@ -105,10 +98,10 @@ def _host_config(record: ContainerRecord | None, body: DebugCreate) -> HostConfi
     )
     if record is None:
         return host
-    former = record.body.host_config
-    settings = {name: getattr(former, name) for name in _SETTINGS}
     return msgspec.structs.replace(
-        host, **settings, mounts=(tools, *_read_only_mounts(record.mounts))
+        host,
+        **container_copy.confinement(record.body.host_config),
+        mounts=(tools, *_read_only_mounts(record.mounts)),
     )
 
 
