@@ -28,10 +28,10 @@ A comment before the block changes how it is run:
 The blocks of a page share one directory and one engine, from the first to the last one.
 ``$PROJECT`` is the directory of the source tree.
 
-Output is compared line by line. Ids, times, process ids, sizes and addresses of containers are
-equal to others of their kind, blanks are equal to blanks, and ``...`` stands for any text: in a
-line, or for any lines if it is the whole line. A command without output, or with ``...`` alone,
-must succeed.
+Output is compared line by line. Ids, times, process ids, sizes, addresses of containers and the
+number of rows of ``verify`` that hold are equal to others of their kind. Blanks are equal to
+blanks. ``...`` stands for any text: in a line, or for any lines if it is the whole line. A command
+without output, or with ``...`` alone, must succeed.
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     (r"\b\d+\.\d+%", "PERCENT"),
     (r"\b(?:10\.\d+|172\.\d+)\.\d+\.\d+\b", "ADDRESS"),
     (r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b", "MAC"),
+    (r"^\d+ rows: \d+ holds", "ROWS"),  # of verify: a kernel without weights of disks has two less
     (
         r"(?<=/proc/)\d+|(?<=GET_FILTER )\d+|(?<=\()\d+(?=[,)])|(?<![.\w-])\d{4,11}(?![.\w%])",
         "NUMBER",

@@ -68,6 +68,7 @@ OPTIONAL = {
     "info": {
         r"\.Runtimes\.\*\.status.*": "jaula-runtime features tells it",
         r"\.CDISpecDirs\[\]": "experimental in this version of dockerd",
+        r"\.Warnings\[\]": "what the kernel lacks: the weight of block devices too",
     },
     "image": {
         r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch",

@@ -233,6 +233,26 @@ def test_an_internal_network_reaches_no_port_at_its_gateway(topology: Topology, 
         assert talks(inner.net, (gateway, OPEN), server, timeout=BRIEF) is None
 
 
+def test_a_kernel_that_refuses_writes_to_the_header_hands_ports_over(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux 6.18.44 refuses them in a user namespace: the ports are open, without a warning."""
+    run = Libnftables.run
+
+    def refuse(self: Libnftables, commands: str, *, json: bool = False) -> str:
+        if "frag-off set" in commands:
+            raise FirewallError("operation not permitted")
+        return run(self, commands, json=json)
+
+    monkeypatch.setattr(Libnftables, "run", refuse)
+    made = topology.box()
+    publish(topology, made)
+    with listen(made.net, "0.0.0.0", 80) as server:
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server) is not None
+    with in_netns(topology.host):
+        assert not [line for line in topology.manager.warnings() if "reachable" in line]
+
+
 def test_without_dup_ports_are_closed_to_outside(
     topology: Topology, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -505,28 +505,35 @@ class BridgeNetwork(Network):
         self._load(self.addresses)
 
     def _load(self, addresses: Addresses | None) -> None:
-        try:
-            self._nft.run(self._text(addresses))
-        except FirewallError as exc:
-            if self._limits.past_firewall or not self._limits.hands_over:
-                raise
-            self._limits = msgspec.structs.replace(self._limits, hands_over=False)
-            self._nft.run(self._text(addresses))
+        refused: FirewallError | None = None
+        handed_over = self._limits.hands_over
+        for limits in bridge_rules.within_kernel(self._limits):
+            try:
+                self._nft.run(self._text(addresses, limits))
+            except FirewallError as exc:
+                refused = exc
+                continue
+            self._limits = limits
+            break
+        else:
+            assert refused is not None
+            raise refused
+        if refused is not None and handed_over and not self._limits.hands_over:
             self.warnings.append(
                 f"published ports of {self.name} are reachable from this host only, since this"
-                f" kernel cannot apply the host's input rules to them: {exc.message};"
+                f" kernel cannot apply the host's input rules to them: {refused.message};"
                 " --publish-past-firewall publishes them without these rules"
             )
 
-    def _text(self, addresses: Addresses | None) -> str:
+    def _text(self, addresses: Addresses | None, limits: Limits) -> str:
         rows = list(self.endpoints.values())
         subnet = addresses.subnet if addresses is not None else None
         assert subnet is None or isinstance(subnet, IPv4Network)
-        text = bridge_rules.ruleset(self.name, subnet, rows, self._limits)
+        text = bridge_rules.ruleset(self.name, subnet, rows, limits)
         if self.addresses6 is not None:
             subnet6 = self.addresses6.subnet
             assert isinstance(subnet6, IPv6Network)
-            text += bridge_rules.ruleset6(self.name, subnet6, self._limits, rows)
+            text += bridge_rules.ruleset6(self.name, subnet6, limits, rows)
         return text
 
     def _link(

@@ -47,7 +47,8 @@ further packets the same way. Otherwise forward rules that accept established co
 them: forever, for datagrams that are never answered.
 
 Facts about ``dup``: it decrements the time to live and sets "don't fragment". The rules clear that
-flag, so that a first datagram larger than the bridge's MTU arrives. ``oifname`` in ``output`` is
+flag, so that a first datagram larger than the bridge's MTU arrives. A kernel that refuses such a
+rule in a user namespace loses this datagram. ``oifname`` in ``output`` is
 the interface of the first route: a host that filters outgoing packets sees the copy on ``lo``.
 
 With ``past_firewall`` ports are translated in ``prerouting``, like Docker's.
@@ -57,7 +58,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
@@ -77,18 +78,33 @@ def table_name(bridge: str) -> str:
 class Limits(msgspec.Struct, frozen=True):
     """The firewall options of a network; the module's text explains them.
 
-    ``hands_over`` is False if the kernel lacks ``dup`` or conntrack zones. Then only the host
-    itself can reach published ports.
+    ``fragments`` is False if the kernel refuses rules that write to the IP header, as Linux 6.18.44
+    does in a user namespace. ``hands_over`` is False if it lacks ``dup`` or conntrack zones. Then
+    only the host itself can reach published ports.
     """
 
     internal: bool = False
     icc: bool = True
     masquerade: bool = True
     past_firewall: bool = False
+    fragments: bool = True
     hands_over: bool = True
 
 
 OPEN = Limits()
+
+
+def within_kernel(limits: Limits) -> Iterator[Limits]:
+    """Yield ``limits``, then what is left of them on kernels that can do less.
+
+    The first ruleset that the kernel accepts is the one to load.
+    """
+    yield limits
+    if limits.past_firewall or not limits.hands_over:
+        return
+    if limits.fragments:
+        yield msgspec.structs.replace(limits, fragments=False)
+    yield msgspec.structs.replace(limits, fragments=False, hands_over=False)
 
 
 def ruleset(
@@ -152,9 +168,7 @@ def _table(
 ) -> str:
     name = table_name(bridge)
     excluded = [f"iifgroup {INTERNAL_GROUP}", *([] if limits.icc else [f'iifname "{bridge}"'])]
-    ports = port_chains(
-        family, excluded, past_firewall=limits.past_firewall, hands_over=limits.hands_over
-    )
+    ports = port_chains(family, excluded, limits)
     masquerade_rule = ""
     if limits.masquerade and not limits.internal:
         masquerade_rule = f'\n    oifname != "{bridge}" {family.name} saddr {subnet} masquerade'
@@ -287,9 +301,7 @@ def port_maps(family: Family, endpoints: Iterable[Endpoint]) -> str:
   }}"""
 
 
-def port_chains(
-    family: Family, excluded: Iterable[str], *, past_firewall: bool, hands_over: bool
-) -> str:
+def port_chains(family: Family, excluded: Iterable[str], limits: Limits) -> str:
     """Return the chains for published ports. ``excluded`` matches packets that may not use them.
 
     Without ``hands_over`` and ``past_firewall`` only the host's own programs reach a port.
@@ -304,15 +316,16 @@ def port_chains(
     dnat {f.name} to {keys} map @published
     dnat {f.name} to meta l4proto . th dport map @published_everywhere
   }}"""
-    if past_firewall:
+    if limits.past_firewall:
         return f"""{text}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     {f.name} daddr {f.loopback} accept
     fib daddr type local jump translate
   }}"""
-    if not hands_over:
+    if not limits.hands_over:
         return text
+    fragment = family.may_fragment if limits.fragments else ""
     closed = "".join(f"\n    {condition} accept" for condition in excluded)
     return f"""{text}
   chain judged {{
@@ -332,7 +345,7 @@ def port_chains(
   }}
   chain handed {{
     type filter hook output priority raw; policy accept;
-    oifname "lo" ct state untracked fib saddr type != local{f.may_fragment} ct zone set 0
+    oifname "lo" ct state untracked fib saddr type != local{fragment} ct zone set 0
   }}"""
 
 

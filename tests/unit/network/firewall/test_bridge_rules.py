@@ -59,6 +59,20 @@ def test_ports_bypass_the_input_rules_only_if_requested() -> None:
     assert "chain judged" not in cannot
 
 
+def test_a_kernel_that_refuses_writes_to_the_header_hands_over_without_them() -> None:
+    steps = list(bridge_rules.within_kernel(Limits(icc=False)))
+    assert [(step.fragments, step.hands_over, step.icc) for step in steps] == [
+        (True, True, False),
+        (False, True, False),
+        (False, False, False),
+    ]
+    first, second, _ = (bridge_rules.ruleset("jaula0", IPv4Network("172.30.0.0/20"), [], step)
+                        for step in steps)  # fmt: skip
+    assert first.replace(" ip frag-off set ip frag-off & 0xbfff", "") == second != first
+    for least in (Limits(past_firewall=True), steps[-1]):
+        assert list(bridge_rules.within_kernel(least)) == [least]
+
+
 def test_a_container_is_one_element() -> None:
     sender = b"jleeeeeeeeee\0\0\0\0" + bytes.fromhex("0242ac1e00020000")
     assert antispoof.endpoint_keys(ENDPOINT) == [("endpoints", sender + bytes((172, 30, 0, 2)))]

@@ -208,11 +208,13 @@ class HostSnapshot:
         """
         key = (bridge, subnet, subnet6, limits, guard)
         if key not in self._expected:
-            text = bridge_rules.ruleset(bridge, subnet, (), limits)
-            if subnet6 is not None:
-                text += bridge_rules.ruleset6(bridge, subnet6, limits)
-            text += antispoof.ruleset(guard, ())
-            self._expected[key] = rules(listing_of(text))
+            texts = []
+            for possible in bridge_rules.within_kernel(limits):
+                text = bridge_rules.ruleset(bridge, subnet, (), possible)
+                if subnet6 is not None:
+                    text += bridge_rules.ruleset6(bridge, subnet6, possible)
+                texts.append(text + antispoof.ruleset(guard, ()))
+            self._expected[key] = rules(listing_of(*texts))
         return self._expected[key]
 
 
@@ -230,14 +232,25 @@ def listing() -> list[dict[str, Any]]:
         nft.close()
 
 
-def listing_of(text: str) -> list[dict[str, Any]]:
-    """Return the kernel's listing of nft commands, loaded in a temporary namespace."""
+def listing_of(*texts: str) -> list[dict[str, Any]]:
+    """Return the kernel's listing of the first nft commands of ``texts`` that it accepts.
+
+    They are loaded in a temporary network namespace.
+
+    :raises OSError: when the kernel accepts none of them.
+    """
     from jaula.kernel.namespaces import CLONE, unshare
 
     def act() -> str:
         unshare(CLONE.NEWNET)
         nft = nft_command.open_nft()
-        nft.run(text)
+        for number, text in enumerate(texts, 1):
+            try:
+                nft.run(text)
+                break
+            except FirewallError:
+                if number == len(texts):
+                    raise
         return nft.run("list ruleset", json=True)
 
     return _objects(run_in_child(act))
